@@ -1,0 +1,56 @@
+"""What every backend is: a function from named arrays to named arrays."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from colorflow_rt.errors import EngineError
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a graph. An axis is a fixed length, or a name that stands for any length of one call."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+class Engine(Protocol):
+    """A compiled graph.
+
+    Calling it with one array per input returns one array per output, in host memory.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def __call__(self, feeds: Tensors) -> dict[str, NDArray[Any]]: ...
+
+
+def check_feeds(graph: str, specs: tuple[TensorSpec, ...], feeds: Tensors) -> None:
+    """Raise EngineError unless `feeds` has exactly the tensors of `specs`, axes of one name being equal."""
+    expected = {spec.name for spec in specs}
+    if feeds.keys() != expected:
+        raise EngineError(f"{graph} takes the tensors {sorted(expected)}, got {sorted(feeds)}")
+    sizes: dict[str, int] = {}
+    for spec in specs:
+        _check_one(graph, spec, feeds[spec.name], sizes)
+
+
+def _check_one(graph: str, spec: TensorSpec, array: NDArray[Any], sizes: dict[str, int]) -> None:
+    matches = array.dtype == np.dtype(spec.dtype) and array.ndim == len(spec.shape)
+    if matches:
+        for axis, length in zip(spec.shape, array.shape, strict=True):
+            wanted = sizes.setdefault(axis, length) if isinstance(axis, str) else axis
+            matches = matches and wanted == length
+    if not matches:
+        raise EngineError(f"{graph} takes {spec}, got {array.dtype}{list(array.shape)}")

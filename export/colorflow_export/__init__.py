@@ -1,0 +1,1 @@
+"""Training, export and verification of ColorFlow model packs. Needs torch; the runtime never imports this."""
