@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from colorflow_rt.context import STYLES
+
 from colorflow_rt.errors import OptionError
 
 STYLE_CHOICES = ("auto", *STYLES)
@@ -26,12 +27,14 @@ class ColorizeOptions:
     fit: "pad" loses nothing of the page and colours long strips in windows; "crop" is the authors' demo.
     luminance: "page", "lines" or "model" (`upscale.merge`); "auto": "page" for gray pages, else "lines".
     saturation: factor on the colours' chroma, 0 to 2.
-    context: the picture in the canvas centre: "page" as it is, "blend" 50/50 with its screentone; "auto": the pack's.
+    context: the picture in the canvas centre: "page" as it is, "blend" 50/50 with its screentone;
+        "auto" takes the pack's.
     chroma_layer: also return the colours alone, as RGBA (`Result.chroma`).
     pinned: names of references that must appear on the canvas.
     banned: names of references that must not.
     preview_every: a preview after every so many steps, if the call was given `on_preview`; 0: none.
-    size: working size (width, height) of the model, multiples of 32; None takes the pack's size nearest in aspect.
+    size: working size (width, height) of the model, multiples of 32; None takes the pack's size that is
+        nearest in aspect.
     """
 
     steps: int | None = None
