@@ -1,9 +1,9 @@
 """The sampler as numbers: UniPC (arXiv 2302.04867) as linear combinations.
 
-One step of the loop is linear in at most four tensors, so a run of N steps is three small tables, computed once
-on the host in float64 and handed to the graph as inputs (docs/pack.md; formulas: facts, section 9). Variant bh2,
-order 2, x0 prediction, corrector on, final sigma 0: diffusers' UniPCMultistepScheduler made from the SD 1.5
-configuration.
+One step of the loop is linear in at most four tensors, so a run of N steps is three small tables, computed
+once in float64 on the host and handed to the graph as inputs (docs/pack.md; formulas: facts, section 9).
+Variant: bh2, order 2, x0 prediction, corrector on, final sigma 0, as diffusers' UniPCMultistepScheduler made
+from the SD 1.5 configuration.
 """
 
 from dataclasses import dataclass
