@@ -1,0 +1,105 @@
+"""The loop: noise becomes latents, one call of `denoise_step` after another (docs/pack.md).
+
+A `Slot` is one canvas on its way. `advance` moves any slots by one step in one batch, each from where it
+stands, so a server may let canvases join and leave at every step; `denoise` is the loop over it for a batch
+that starts and ends together.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from colorflow_rt.engine import Engine
+from colorflow_rt.errors import Cancelled, EngineError
+from colorflow_rt.schedule import Schedule
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(eq=False)
+class Slot:
+    """One canvas and how far it is: `step` of its schedule's steps are done.
+
+    sample f32[C,h,w]: the noise at first. condition f32[K,h,w]. x0_prev1, x0_prev2 f32[C,h,w]: the last two
+    predictions of the picture. They start as zeros: their coefficients are then zero, but NaN times 0 is NaN.
+    """
+
+    sample: Floats
+    condition: Floats
+    schedule: Schedule
+    guidance_scale: float = 1.0
+    step: int = 0
+    x0_prev1: Floats = field(init=False)
+    x0_prev2: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.x0_prev1 = self.x0_prev2 = np.zeros_like(self.sample)
+
+    @property
+    def done(self) -> bool:
+        return self.step == len(self.schedule)
+
+    def feeds(self) -> dict[str, NDArray[Any]]:
+        """This slot's row of every input that a denoise_step graph may have."""
+        coefficients = {
+            "predictor": self.schedule.predictor[self.step].astype(np.float32),
+            "denoiser": self.schedule.denoiser[self.step].astype(np.float32),
+            "corrector": self.schedule.corrector[self.step].astype(np.float32),
+        }
+        return coefficients | {
+            "sample": self.sample,
+            "x0_prev1": self.x0_prev1,
+            "x0_prev2": self.x0_prev2,
+            "condition": self.condition,
+            "timestep": self.schedule.timesteps[self.step],
+            "guidance_scale": np.asarray(self.guidance_scale, dtype=np.float32),
+        }
+
+    def move(self, sample_next: Floats, x0: Floats) -> None:
+        self.sample, self.x0_prev1, self.x0_prev2 = sample_next, x0, self.x0_prev1
+        self.step += 1
+
+    def result(self) -> Floats:
+        """The last prediction of the picture, f32[C,h,w]; EngineError where it is not finite."""
+        if not np.isfinite(self.x0_prev1).all():
+            raise EngineError(
+                f"denoise_step gave values that are not finite by step {self.step} of {len(self.schedule)}: "
+                "the engine's precision does not carry this model, use another backend"
+            )
+        return self.x0_prev1
+
+
+def advance(engine: Engine, slots: Sequence[Slot]) -> None:
+    """Move every slot by one step, in one call of the engine; none may be done, all have one latent size."""
+    rows = [slot.feeds() for slot in slots]
+    feeds = {spec.name: np.stack([row[spec.name] for row in rows]) for spec in engine.inputs}
+    found = engine(feeds)
+    for slot, sample_next, x0 in zip(slots, found["sample_next"], found["x0"], strict=True):
+        slot.move(sample_next, x0)
+
+
+def denoise(
+    engine: Engine,
+    noise: Floats,
+    condition: Floats,
+    schedule: Schedule,
+    guidance_scale: float = 1.0,
+    on_step: Callable[[int, int, Floats], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Floats:
+    """Latents f32[B,C,h,w] from noise f32[B,C,h,w] under condition f32[B,K,h,w].
+
+    guidance_scale matters only to graphs with text. After each step, on_step(steps done, steps in all, x0
+    f32[B,C,h,w]) may show a preview. Before each step cancelled() is asked; if true, Cancelled is raised.
+    """
+    slots = [Slot(*row, schedule, guidance_scale) for row in zip(noise, condition, strict=True)]
+    for done in range(len(schedule)):
+        if cancelled is not None and cancelled():
+            raise Cancelled(f"cancelled after {done} of {len(schedule)} steps")
+        advance(engine, slots)
+        if on_step is not None:
+            on_step(done + 1, len(schedule), np.stack([slot.x0_prev1 for slot in slots]))
+    return np.stack([slot.result() for slot in slots])
