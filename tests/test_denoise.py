@@ -1,4 +1,4 @@
-"""The loop over an engine: against float64, in mixed batches, cancelled, watched, and fed what the graph has."""
+"""The loop over an engine: against float64, in mixed batches, cancelled, watched."""
 
 from typing import Any
 
@@ -36,9 +36,8 @@ class Network:
     def __call__(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
         check_feeds("denoise_step", self.inputs, feeds)
         self.calls.append(feeds)
-        found = [
-            step({name: array[i] for name, array in feeds.items()}) for i in range(len(feeds["timestep"]))
-        ]
+        rows = [{name: array[i] for name, array in feeds.items()} for i in range(len(feeds["timestep"]))]
+        found = [step(row) for row in rows]
         return {"sample_next": np.stack([n for n, _ in found]), "x0": np.stack([x for _, x in found])}
 
 
