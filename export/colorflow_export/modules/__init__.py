@@ -1,4 +1,4 @@
-"""The networks of ColorFlow, from diffusers and transformers building blocks, with the released state-dict names."""
+"""The networks of ColorFlow, from diffusers and transformers blocks, with the released state-dict names."""
 
 from colorflow_export.modules.embedder import Embedder
 from colorflow_export.modules.fusion import FusionNet, super_resolve

@@ -10,7 +10,7 @@ class Embedder(nn.Module):
     """transformers' CLIPVisionModelWithProjection, as one tensor in, one tensor out."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        """`config`: pack.toml's [modules] clip, arguments of CLIPVisionConfig (image_size, patch_size, hidden_size, ...)."""
+        """`config`: pack.toml's [modules] clip, arguments of CLIPVisionConfig."""
         super().__init__()
         self.tower = CLIPVisionModelWithProjection(CLIPVisionConfig(**config))
 

@@ -1,11 +1,11 @@
-"""The guided super-resolution's fusion net: residual blocks over the encoder taps of two images (facts section 3)."""
+"""GSRP's fusion net: residual blocks over the encoder taps of two images (facts section 3)."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from colorflow_export.modules.vae import ColorVAE, tap_channels
 
@@ -13,14 +13,16 @@ BLOCKS = 4
 
 
 class SampleStatisticsNorm(nn.BatchNorm2d):
-    """BatchNorm2d that can normalise each sample by its own statistics, as the authors' demo does, never across a batch."""
+    """BatchNorm2d that can use each sample's own statistics, as the authors' demo does; never a batch's."""
 
     batch_statistics = False
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training or not self.batch_statistics:
             return super().forward(x)
-        return F.instance_norm(x, weight=self.weight, bias=self.bias, use_input_stats=True, eps=self.eps)
+        return functional.instance_norm(
+            x, weight=self.weight, bias=self.bias, use_input_stats=True, eps=self.eps
+        )
 
 
 class ResidualBlock(nn.Module):
@@ -35,12 +37,12 @@ class ResidualBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, bias=False), SampleStatisticsNorm(out))
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(hidden)) + self.shortcut(x))
+        hidden = functional.relu(self.bn1(self.conv1(x)))
+        return functional.relu(self.bn2(self.conv2(hidden)) + self.shortcut(x))
 
 
 class FusionNet(nn.Module):
-    """One stack of four residual blocks per encoder tap: (colour tap, black-and-white tap) -> what the decoder adds."""
+    """Four residual blocks per encoder tap: (colour tap, black-and-white tap) -> what the decoder adds."""
 
     def __init__(self, vae: dict[str, Any], statistics: str) -> None:
         """`vae`: pack.toml's [modules] vae. `statistics`: "batch" (each image's own) or "running"."""
@@ -63,14 +65,14 @@ class FusionNet(nn.Module):
         fused = []
         for blocks, c, b in zip(self.two_layer_resnets, color, bw, strict=True):
             hidden = torch.cat([c, b], dim=1)
-            for block in blocks.values():
+            for block in blocks.children():
                 hidden = block(hidden)
             fused.append(hidden)
         return fused
 
 
 def super_resolve(vae: ColorVAE, fusion: FusionNet, color: Tensor, bw: Tensor) -> Tensor:
-    """Guided super-resolution: color, bw f32[B,3,H,W] in [-1,1], of the same size -> image f32[B,3,H,W], not clamped."""
+    """Guided super-resolution: color, bw f32[B,3,H,W] in [-1,1] -> image f32[B,3,H,W], not clamped."""
     latents, _, color_taps = vae.moments(color)
     _, _, bw_taps = vae.moments(bw)
     return vae.reconstruct(latents, fusion(color_taps, bw_taps))

@@ -1,7 +1,7 @@
 """The denoising U-Net of SD 1.5 and the Colorization Guider, and how one is injected into the other.
 
-Both are built on diffusers' UNet2DConditionModel as a container of blocks, so that state-dict names are the released
-ones; its own forward has no injection into the up blocks, so the blocks are walked here (facts, section 2).
+Both are built on diffusers' UNet2DConditionModel as a container of blocks, so that state-dict names are the
+released ones; its own forward has no injection into the up blocks, so they are walked here (facts section 2).
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,20 +15,25 @@ from torch import Tensor, nn
 UNET_ARGUMENTS = frozenset(
     {
         "block_out_channels", "down_block_types", "up_block_types", "layers_per_block", "norm_num_groups",
-        "attention_head_dim", "cross_attention_dim", "in_channels", "out_channels", "flip_sin_to_cos", "freq_shift",
+        "attention_head_dim", "cross_attention_dim", "in_channels", "out_channels", "flip_sin_to_cos",
+        "freq_shift",
     }
 )  # fmt: skip
+
+SD15_BLOCKS = {
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+}
 
 
 def _container(config: dict[str, Any], *, text: bool) -> UNet2DConditionModel:
     """A UNet2DConditionModel of this config; without text its blocks keep self-attention only."""
     arguments = {key: value for key, value in config.items() if key in UNET_ARGUMENTS}
-    for key in ("down_block_types", "up_block_types"):
-        arguments[key] = [
-            name.replace("SelfAttn", "CrossAttn") for name in arguments.get(key, UNet2DConditionModel().config[key])
-        ]
+    for key, default in SD15_BLOCKS.items():
+        arguments[key] = [name.replace("SelfAttn", "CrossAttn") for name in arguments.get(key, default)]
     if not text:
-        arguments["cross_attention_dim"] = 8  # the constructor insists on a width; the layers are removed below
+        # The constructor insists on a width; the layers are removed below.
+        arguments["cross_attention_dim"] = 8
     container = UNet2DConditionModel(**arguments)
     if not text:
         for module in container.modules():
@@ -38,15 +43,19 @@ def _container(config: dict[str, Any], *, text: bool) -> UNet2DConditionModel:
     return container
 
 
-def _layers(block: nn.Module) -> Iterator[tuple[nn.Module, nn.Module | None]]:
+def _layers(block: Any) -> Iterator[tuple[nn.Module, nn.Module | None]]:
     """The (resnet, attention or None) pairs of a down or up block."""
     attentions = getattr(block, "attentions", [None] * len(block.resnets))
     yield from zip(block.resnets, attentions, strict=True)
 
 
-def _layer(resnet: nn.Module, attention: nn.Module | None, hidden: Tensor, embedding: Tensor, text: Tensor | None) -> Tensor:
+def _layer(
+    resnet: nn.Module, attention: nn.Module | None, hidden: Tensor, embedding: Tensor, text: Tensor | None
+) -> Tensor:
     hidden = resnet(hidden, embedding)
-    return hidden if attention is None else attention(hidden, encoder_hidden_states=text, return_dict=False)[0]
+    if attention is None:
+        return hidden
+    return attention(hidden, encoder_hidden_states=text, return_dict=False)[0]  # type: ignore[no-any-return]
 
 
 class _Taps:
@@ -62,13 +71,17 @@ class _Taps:
 
 
 def walk(
-    net: UNet2DConditionModel, hidden: Tensor, embedding: Tensor, text: Tensor | None, controls: Sequence[Tensor] | None
+    net: UNet2DConditionModel,
+    hidden: Tensor,
+    embedding: Tensor,
+    text: Tensor | None,
+    controls: Sequence[Tensor] | None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Run the blocks of `net` on conv_in's output `hidden` [B,c0,h,w].
 
-    Returns the last hidden state and the features of every tap before any addition: conv_in, each down layer and
-    downsampler, mid, each up layer and upsampler. `controls` (one tensor per tap) are added at the taps; of conv_in's
-    output the U-Net keeps the skip tensor *without* the addition, of all others the one with it.
+    Returns the last hidden state and the features of every tap before any addition: conv_in, each down layer
+    and downsampler, mid, each up layer and upsampler. `controls` (one tensor per tap) are added at the taps;
+    of conv_in's output the U-Net keeps the skip tensor *without* the addition, of all others the one with it.
     """
     tap = _Taps(controls)
     skips = [hidden]
@@ -89,7 +102,7 @@ def walk(
     return hidden, tap.features
 
 
-def _mid(block: nn.Module, hidden: Tensor, embedding: Tensor, text: Tensor | None) -> Tensor:
+def _mid(block: Any, hidden: Tensor, embedding: Tensor, text: Tensor | None) -> Tensor:
     hidden = block.resnets[0](hidden, embedding)
     for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
         hidden = attention(hidden, encoder_hidden_states=text, return_dict=False)[0]
@@ -111,7 +124,7 @@ def tap_channels(net: UNet2DConditionModel) -> list[int]:
 
 
 def _embedding(net: UNet2DConditionModel, timestep: Tensor, dtype: torch.dtype) -> Tensor:
-    return net.time_embedding(net.time_proj(timestep).to(dtype))
+    return net.time_embedding(net.time_proj(timestep).to(dtype))  # type: ignore[no-any-return]
 
 
 class ColorUNet(UNet2DConditionModel):  # type: ignore[misc]
@@ -119,31 +132,35 @@ class ColorUNet(UNet2DConditionModel):  # type: ignore[misc]
 
     @classmethod
     def create(cls, config: dict[str, Any]) -> "ColorUNet":
-        """Build from pack.toml's [modules] unet; `cross_attention_dim = 0` leaves text cross-attention out."""
+        """Build from pack.toml's [modules] unet; `cross_attention_dim = 0`: no text cross-attention."""
         net = _container(config, text=bool(config.get("cross_attention_dim", 0)))
         net.__class__ = cls
         return net  # type: ignore[no-any-return]
 
-    def forward(self, sample: Tensor, timestep: Tensor, text: Tensor | None, controls: Sequence[Tensor] | None) -> Tensor:
-        """sample f32[B,C,h,w], timestep i64[B], text f32[B,N,D] or None, controls of `walk` -> output f32[B,C,h,w]."""
+    def forward(
+        self, sample: Tensor, timestep: Tensor, text: Tensor | None, controls: Sequence[Tensor] | None
+    ) -> Tensor:
+        """sample f32[B,C,h,w], timestep i64[B], text f32[B,N,D], controls of `walk` -> f32[B,C,h,w]."""
         embedding = _embedding(self, timestep, sample.dtype)
         hidden, _ = walk(self, self.conv_in(sample), embedding, text, controls)
         return self.conv_out(self.conv_act(self.conv_norm_out(hidden)))  # type: ignore[no-any-return]
 
 
 class ColorGuider(UNet2DConditionModel):  # type: ignore[misc]
-    """The Colorization Guider (paper section 3.2): a U-Net without text whose taps leave through zero convolutions.
+    """The Colorization Guider (paper section 3.2): a textless U-Net whose taps leave by zero convolutions.
 
     Released names: conv_in_condition, brushnet_down_blocks, brushnet_mid_block, brushnet_up_blocks.
     """
 
     @classmethod
     def create(cls, config: dict[str, Any], condition_channels: int) -> "ColorGuider":
-        """Build from pack.toml's [modules] guider; conv_in_condition takes C + condition_channels channels."""
+        """Build from pack.toml's [modules] guider; conv_in_condition takes C + condition_channels."""
         net = _container(config, text=False)
         net.__class__ = cls
         conv = net.conv_in
-        net.conv_in_condition = nn.Conv2d(conv.in_channels + condition_channels, conv.out_channels, 3, padding=1)
+        net.conv_in_condition = nn.Conv2d(
+            conv.in_channels + condition_channels, conv.out_channels, 3, padding=1
+        )
         channels = tap_channels(net)
         mid = 1 + sum(len(b.resnets) + len(b.downsamplers or ()) for b in net.down_blocks)
         net.brushnet_down_blocks = nn.ModuleList(_zero_conv(c) for c in channels[:mid])
@@ -153,7 +170,7 @@ class ColorGuider(UNet2DConditionModel):  # type: ignore[misc]
         return net  # type: ignore[no-any-return]
 
     def load_from_unet(self, unet: UNet2DConditionModel) -> None:
-        """Initialise from a base U-Net: every block of the same name; conv_in's weight for the noise, zero for the rest."""
+        """Start from a base U-Net: blocks of the same name; conv_in for the noise, zero for the condition."""
         own = self.state_dict()
         shared = {k: v for k, v in unet.state_dict().items() if k in own and v.shape == own[k].shape}
         self.load_state_dict(shared, strict=False)
@@ -179,7 +196,7 @@ def _zero_conv(channels: int) -> nn.Conv2d:
 
 
 def fold_lora(net: nn.Module, lora: dict[str, Tensor], alpha: float) -> None:
-    """Add a LoRA (peft names `<layer>.lora_A.default.weight`, `.lora_B.`) into the weights of `net`: W += alpha/rank B A.
+    """Add a LoRA (peft names `<layer>.lora_A.default.weight`, `.lora_B.`) into `net`: W += alpha/rank B A.
 
     Raises ValueError if a layer is unknown, a half is missing, or a shape does not fit.
     """
@@ -189,7 +206,15 @@ def fold_lora(net: nn.Module, lora: dict[str, Tensor], alpha: float) -> None:
             down, up = (lora.get(f"{layer}.lora_{half}.default.weight") for half in "AB")
             weight = parameters.get(f"{layer}.weight")
             if down is None or up is None or weight is None:
-                raise ValueError(f"LoRA layer {layer}: expected lora_A, lora_B and a layer of this name in the U-Net")
-            if up.shape[0] != weight.shape[0] or down.shape[1] != weight.shape[1] or up.shape[1] != down.shape[0]:
-                raise ValueError(f"LoRA layer {layer}: A {list(down.shape)} and B {list(up.shape)} do not fit {list(weight.shape)}")
-            weight += (alpha / down.shape[0]) * (up.to(weight.dtype) @ down.to(weight.dtype))
+                raise ValueError(
+                    f"LoRA layer {layer}: expected lora_A, lora_B and a layer of this name in the U-Net"
+                )
+            if (
+                up.shape[0] != weight.shape[0]
+                or down.shape[1] != weight.shape[1]
+                or up.shape[1] != down.shape[0]
+            ):
+                raise ValueError(
+                    f"LoRA layer {layer}: A {[*down.shape]}, B {[*up.shape]} do not fit {[*weight.shape]}"
+                )
+            weight.add_((alpha / down.shape[0]) * (up.to(weight.dtype) @ down.to(weight.dtype)))

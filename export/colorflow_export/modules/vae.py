@@ -7,7 +7,14 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 VAE_ARGUMENTS = frozenset(
-    {"block_out_channels", "layers_per_block", "latent_channels", "norm_num_groups", "in_channels", "out_channels"}
+    {
+        "block_out_channels",
+        "layers_per_block",
+        "latent_channels",
+        "norm_num_groups",
+        "in_channels",
+        "out_channels",
+    }
 )
 
 
@@ -20,11 +27,13 @@ class ColorVAE(AutoencoderKL):  # type: ignore[misc]
         arguments = {key: value for key, value in config.items() if key in VAE_ARGUMENTS}
         levels = len(arguments["block_out_channels"])
         return cls(
-            down_block_types=["DownEncoderBlock2D"] * levels, up_block_types=["UpDecoderBlock2D"] * levels, **arguments
+            down_block_types=["DownEncoderBlock2D"] * levels,
+            up_block_types=["UpDecoderBlock2D"] * levels,
+            **arguments,
         )
 
     def moments(self, image: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """image f32[B,3,H,W] in [-1,1] -> posterior mean and log variance f32[B,C,H/f,W/f] (unscaled), encoder taps.
+        """image f32[B,3,H,W] in [-1,1] -> posterior mean, log variance f32[B,C,H/f,W/f] (unscaled), taps.
 
         Taps: after conv_in, then after each down block.
         """
@@ -42,7 +51,8 @@ class ColorVAE(AutoencoderKL):  # type: ignore[misc]
     def reconstruct(self, latents: Tensor, features: Sequence[Tensor] | None = None) -> Tensor:
         """latents f32[B,C,h,w] (unscaled) -> image f32[B,3,H,W], not clamped.
 
-        `features` are the fused taps in the encoder's order; the last is added after conv_in, then one before each up block.
+        `features`: the fused taps in the encoder's order; the last is added after conv_in, then one before
+        each up block.
         """
         decoder = self.decoder
         pending = list(features) if features is not None else []
@@ -54,6 +64,6 @@ class ColorVAE(AutoencoderKL):  # type: ignore[misc]
 
 
 def tap_channels(config: dict[str, Any]) -> tuple[list[int], list[int]]:
-    """(channels of each encoder tap, channels of the decoder where the fused tap of the same place is added)."""
+    """(channels of each encoder tap, channels of the decoder where the fused tap of that place is added)."""
     widths = list(config["block_out_channels"])
     return [widths[0], *widths], [*widths[1:], widths[-1], widths[-1]]

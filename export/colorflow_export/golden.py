@@ -1,0 +1,77 @@
+"""Golden folders: small networks in the released layout, inputs and outputs of the authors' own modules."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from colorflow_export.checkpoints import load_strict, read_tensors
+from colorflow_export.modules import ColorGuider, ColorUNet, ColorVAE, FusionNet, fold_lora
+from colorflow_export.modules.bundle import Modules
+from colorflow_rt.errors import PackError
+
+
+@dataclass(frozen=True, eq=False)
+class Golden:
+    """A folder of the layout of golden/sd_small_5ch: networks (LoRA folded), vectors, settings."""
+
+    modules: Modules
+    tensors: dict[str, Tensor]
+    configs: dict[str, Any]
+
+    @property
+    def steps(self) -> int:
+        return int(self.configs["run"]["steps"])
+
+    @property
+    def guidance_scale(self) -> float:
+        return float(self.configs["run"]["guidance_scale"])
+
+
+def load_golden(folder: Path) -> Golden:
+    """Read a golden folder; PackError if a file is missing or a weight does not fit."""
+    try:
+        configs = json.loads((folder / "configs.json").read_text())
+        tensors = load_file(folder / "tensors.safetensors")
+    except (OSError, ValueError) as error:
+        raise PackError(
+            f"cannot read {folder}: {error}; expected the layout of golden/sd_small_5ch"
+        ) from error
+    unet = ColorUNet.create(configs["unet"])
+    load_strict(unet, read_tensors(folder / "unet.safetensors"), "unet")
+    if (folder / "unet_lora.bin").exists():
+        fold_lora(unet, read_tensors(folder / "unet_lora.bin"), configs["run"]["lora_alpha"])
+    guider = ColorGuider.create(configs["colorguider"], configs["colorguider"]["conditioning_channels"])
+    load_strict(guider, read_tensors(folder / "colorguider.safetensors"), "colorguider")
+    vae = ColorVAE.create(configs["vae"])
+    load_strict(vae, read_tensors(folder / "vae.safetensors"), "vae")
+    modules = Modules(
+        unet,
+        guider,
+        vae,
+        fusion=_fusion(folder, configs),
+        prompt_embeds=tensors["prompt_embeds"][0],
+        negative_prompt_embeds=tensors["negative_prompt_embeds"][0],
+        scaling_factor=configs["vae"]["scaling_factor"],
+    )
+    return Golden(modules, tensors, configs)
+
+
+def _fusion(folder: Path, configs: dict[str, Any]) -> FusionNet | None:
+    path = folder / "MultiResNetModel.bin"
+    if not path.exists():
+        return None
+    fusion = FusionNet(configs["vae"], "running")
+    load_strict(fusion, read_tensors(path), "fusion")
+    return fusion
+
+
+def relative_error(ours: Tensor, truth: Tensor) -> float:
+    """Norm of the difference over the norm of the truth, in float64; inf where shapes differ."""
+    if ours.shape != truth.shape:
+        return float("inf")
+    difference = (ours.double() - truth.double()).norm()
+    return float(difference / truth.double().norm())

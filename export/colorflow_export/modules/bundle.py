@@ -1,0 +1,60 @@
+"""The networks of one model, together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from colorflow_export.modules.embedder import Embedder
+from colorflow_export.modules.fusion import FusionNet
+from colorflow_export.modules.unet import ColorGuider, ColorUNet
+from colorflow_export.modules.vae import ColorVAE
+
+
+@dataclass(eq=False)
+class Modules:
+    """The networks of a model, in eval mode, and its constant prompt.
+
+    fusion and clip may be None for a model that is not whole (some golden folders).
+    prompt_embeds, negative_prompt_embeds: f32[N,D]; None for a model without text.
+    scaling_factor: latents = scaling_factor x posterior mean.
+    """
+
+    unet: ColorUNet
+    guider: ColorGuider
+    vae: ColorVAE
+    fusion: FusionNet | None = None
+    clip: Embedder | None = None
+    prompt_embeds: Tensor | None = None
+    negative_prompt_embeds: Tensor | None = None
+    scaling_factor: float = 0.18215
+
+    def __post_init__(self) -> None:
+        for module in self.parts().values():
+            module.eval().requires_grad_(False)
+
+    @classmethod
+    def create(
+        cls, modules: Mapping[str, dict[str, Any]], condition_channels: int, statistics: str, scaling: float
+    ) -> "Modules":
+        """Random weights from pack.toml's [modules]; `condition_channels` counts luminance planes too."""
+        return cls(
+            unet=ColorUNet.create(modules["unet"]),
+            guider=ColorGuider.create(modules["guider"], condition_channels),
+            vae=ColorVAE.create(modules["vae"]),
+            fusion=FusionNet(modules["vae"], statistics),
+            clip=Embedder(modules["clip"]),
+            scaling_factor=scaling,
+        )
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The networks by part (docs/pack.md); `<part>.<state-dict key>` names a tensor of the pack."""
+        parts: dict[str, nn.Module | None] = {
+            "unet": self.unet,
+            "guider": self.guider,
+            "vae": self.vae,
+            "fusion": self.fusion,
+            "clip": self.clip.tower if self.clip is not None else None,
+        }
+        return {name: module for name, module in parts.items() if module is not None}
