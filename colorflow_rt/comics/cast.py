@@ -135,7 +135,9 @@ def _character(casting: Casting, index: int, looks: dict[str, str], hair: int) -
     casting.region(who, "inner", second)
     casting.region(who, "lower", lower)
     casting.region(who, "shoes", third)
-    casting.region(who, "accessory", int(rng.choice([i for i in range(5) if i not in (hair, upper)])))
+    worn, trim = (int(i) for i in rng.permutation([i for i in range(5) if i not in (hair, upper)])[:2])
+    casting.region(who, "accessory", worn)
+    casting.region(who, "trim", trim)
     return who
 
 

@@ -54,7 +54,7 @@ class Chapter:
     def reference(self, index: int, size: tuple[int, int] = (512, 768)) -> NDArray[np.uint8]:
         """Colour picture `index` of the chapter, u8[H, W, 3]; never one of its pages.
 
-        It shows character index % characters and scene index % scenes: a full figure, a close-up, or two panels.
+        It shows character index % characters and scene index % scenes: full figure, close-up or two panels.
         """
         rng = self._rng(_REFERENCE, index, size)
         canvas = _Canvas(size, rng, self.table)

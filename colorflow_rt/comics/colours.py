@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 LEVELS = (66, 104, 140, 174, 208)  # Rec.601 luminance of the parts; each chapter moves them a little
 SHADE = 0.77  # luminance of a shadow, relative to the lit colour
 CHROMA = 70.0  # most that a channel departs from the gray
-ALIKE = 0.8  # share of the parts whose hue is near the one that their level prefers in this chapter
+SPREAD, ODD = 0.7, 11  # see Palette; radians, parts
+GOLDEN = (math.sqrt(5) - 1) / 2
 
 Colour = tuple[int, int, int]
 
@@ -37,26 +38,39 @@ def colour_at(level: int, hue: float, saturation: float) -> Colour:
 
 
 class Palette:
-    """The chapter's gray levels, and its colours by region id as they are chosen."""
+    """The chapter's gray levels, and its colours by region id as they are chosen.
+
+    Every level prefers a hue in this chapter; its parts lie SPREAD around it, one in ODD anywhere else. So a
+    table from gray to colour explains about half of the colours, never all (measured in tests/test_comics.py).
+    """
 
     def __init__(self, rng: np.random.Generator):
         self._rng = rng
         self.levels = [level + int(rng.integers(-7, 8)) for level in LEVELS]
         self._lit: list[Colour] = [(255, 255, 255)]
         self._shaded: list[Colour] = [(255, 255, 255)]
-        self._hues = rng.random(len(LEVELS)) * 2 * math.pi
+        wheel = (rng.permutation(len(LEVELS)) + rng.random() + rng.uniform(-0.25, 0.25, len(LEVELS))) / len(
+            LEVELS
+        )
+        self._preferred = wheel * 2 * math.pi  # all around the colour wheel, so that a page is colourful
+        self._count = rng.integers(0, 1000, len(LEVELS))  # parts so far of each level, from a random start
 
     def add(self, level: int, hue: float | None = None) -> int:
-        """A new region id, its colour at the chapter's level number `level`; a random hue unless given."""
+        """A new region id, its colour at the chapter's level number `level`; `hue` or one of the level's."""
         saturation = float(self._rng.uniform(0.7, 1.0))
-        if hue is None:
-            hue = float(self._rng.random() * 2 * math.pi)
-            if self._rng.random() < ALIKE:
-                hue = float(self._hues[level] + self._rng.uniform(-0.5, 0.5))
+        hue = self._next_hue(level) if hue is None else hue
         luma = self.levels[level]
         self._lit.append(colour_at(luma, hue, saturation))
         self._shaded.append(colour_at(round(luma * SHADE), hue, saturation * 0.95))
         return len(self._lit) - 1
+
+    def _next_hue(self, level: int) -> float:
+        self._count[level] += 1
+        count = int(self._count[level])
+        place = 2 * (count * GOLDEN % 1) - 1  # evenly spread whatever the number of parts
+        if count % ODD == 0:
+            return float(self._preferred[level] + math.pi + place * (math.pi - SPREAD))
+        return float(self._preferred[level] + place * SPREAD)
 
     def add_white(self) -> int:
         """A new region id that is white, with a light gray shadow."""

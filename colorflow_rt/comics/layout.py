@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from colorflow_rt.comics.sheet import Points
+from colorflow_rt.comics.shapes import Points
 
 
 @dataclass(frozen=True)

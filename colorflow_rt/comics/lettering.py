@@ -3,7 +3,8 @@
 import numpy as np
 from PIL import ImageDraw
 
-from colorflow_rt.comics.sheet import CLEAR, INKED, LIT, Pen, Points, Sheet, ellipse, polygon, star
+from colorflow_rt.comics.shapes import Points, ellipse, polygon, star
+from colorflow_rt.comics.sheet import CLEAR, INKED, LIT, Pen, Sheet
 
 # Strokes as digit pairs x y on a grid of 4 by 6, y down.
 _GLYPHS = {

@@ -2,7 +2,8 @@
 
 from colorflow_rt.comics.cast import Subject
 from colorflow_rt.comics.patterns import PATTERNS
-from colorflow_rt.comics.sheet import Pen, ellipse, limb, polygon, smooth, star
+from colorflow_rt.comics.shapes import curve, ellipse, limb, open_curve, shape, star
+from colorflow_rt.comics.sheet import Pen
 
 
 def draw_prop(pen: Pen, prop: Subject) -> None:
@@ -15,21 +16,21 @@ def _ball(pen: Pen, main: int, trim: int) -> None:
 
 
 def _book(pen: Pen, main: int, trim: int) -> None:
-    pen.fill(polygon((-0.6, -1.1), (0.6, -1.1), (0.6, 0.4), (-0.6, 0.4)), main, shade=0.1)
-    pen.fill(polygon((-0.6, -1.1), (-0.4, -1.1), (-0.4, 0.4), (-0.6, 0.4)), trim)
-    pen.fill(polygon((-0.2, -0.8), (0.4, -0.8), (0.4, -0.45), (-0.2, -0.45)), trim)
+    pen.fill(shape("-0.6 -1.1, 0.6 -1.1, 0.6 0.4, -0.6 0.4"), main, shade=0.1)
+    pen.fill(shape("-0.6 -1.1, -0.4 -1.1, -0.4 0.4, -0.6 0.4"), trim)
+    pen.fill(shape("-0.2 -0.8, 0.4 -0.8, 0.4 -0.45, -0.2 -0.45"), trim)
 
 
 def _cup(pen: Pen, main: int, trim: int) -> None:
     pen.fill(ellipse(0.45, -0.4, 0.3, 0.3, 16), 0)
-    pen.fill(polygon((-0.5, -1.0), (0.5, -1.0), (0.4, 0.2), (-0.4, 0.2)), main, shade=0.12)
-    pen.fill(polygon((-0.46, -0.6), (0.46, -0.6), (0.44, -0.25), (-0.44, -0.25)), trim)
+    pen.fill(shape("-0.5 -1, 0.5 -1, 0.4 0.2, -0.4 0.2"), main, shade=0.12)
+    pen.fill(shape("-0.46 -0.6, 0.46 -0.6, 0.44 -0.25, -0.44 -0.25"), trim)
 
 
 def _balloon(pen: Pen, main: int, trim: int) -> None:
-    pen.line(smooth([(0, 0.3), (0.1, -0.6), (0, -1.5)], closed=False))
+    pen.line(open_curve("0 0.3, 0.1 -0.6, 0 -1.5"))
     pen.fill(
-        smooth([(0, -3.3), (0.75, -2.95), (0.8, -2.2), (0, -1.4), (-0.8, -2.2), (-0.75, -2.95)]),
+        curve("0 -3.3, 0.75 -2.95, 0.8 -2.2, 0 -1.4, -0.8 -2.2, -0.75 -2.95"),
         main,
         shade=0.25,
     )
@@ -37,7 +38,7 @@ def _balloon(pen: Pen, main: int, trim: int) -> None:
 
 
 def _flower(pen: Pen, main: int, trim: int) -> None:
-    pen.line(polygon((0, 0.4), (0, -0.7)), 2.2)
+    pen.line(shape("0 0.4, 0 -0.7"), 2.2)
     for x, y in ((0, -1.5), (0.5, -1.12), (0.3, -0.55), (-0.3, -0.55), (-0.5, -1.12)):
         pen.fill(ellipse(x, y, 0.36, 0.36, 14), main)
     pen.fill(ellipse(0, -1.0, 0.32, 0.32, 14), trim)

@@ -9,7 +9,8 @@ import numpy as np
 
 from colorflow_rt.comics.cast import Subject
 from colorflow_rt.comics.patterns import PATTERNS
-from colorflow_rt.comics.sheet import Pattern, Pen, Points, ellipse, polygon, rectangle, smooth, star
+from colorflow_rt.comics.shapes import Points, curve, ellipse, polygon, rectangle, shape, smooth, star
+from colorflow_rt.comics.sheet import Pattern, Pen
 
 SPAN = 2.4
 Rng = np.random.Generator
@@ -70,9 +71,7 @@ def _park(pen: Pen, scene: Subject, rng: Rng) -> None:
         _cloud(pen, x, float(rng.uniform(0.1, 0.3)), float(rng.uniform(0.13, 0.2)))
     pen.fill(_hill(rng, 0.6, 0.2, 9), scene["hills"])
     pen.fill(_hill(rng, 0.72, 0.05, 7), scene["grass"])
-    pen.fill(
-        smooth([(-0.1, 0.7), (0.05, 0.7), (0.5, 0.9), (0.9, 1.3), (-0.9, 1.3), (-0.1, 0.88)]), scene["path"]
-    )
+    pen.fill(curve("-0.1 0.7, 0.05 0.7, 0.5 0.9, 0.9 1.3, -0.9 1.3, -0.1 0.88"), scene["path"])
     for x in _places(rng, 0.75):
         _tree(
             pen,
@@ -86,7 +85,7 @@ def _park(pen: Pen, scene: Subject, rng: Rng) -> None:
 
 def _tree(pen: Pen, x: float, y: float, size: float, scene: Subject, tall: bool) -> None:
     tree = pen.at(x, y, size)
-    tree.fill(polygon((-0.035, 0), (-0.025, -0.3), (0.025, -0.3), (0.035, 0)), scene["trunks"])
+    tree.fill(shape("-0.035 0, -0.025 -0.3, 0.025 -0.3, 0.035 0"), scene["trunks"])
     crown = [
         (-0.2, -0.3),
         (-0.22, -0.42),
@@ -147,21 +146,21 @@ def _beach(pen: Pen, scene: Subject, rng: Rng) -> None:
 
 
 def _parasol(pen: Pen, scene: Subject) -> None:
-    pen.line(polygon((0, 0), (0, -0.4)), 2.0)
+    pen.line(shape("0 0, 0 -0.4"), 2.0)
     pen.fill(
-        smooth([(-0.26, -0.32), (-0.15, -0.46), (0, -0.5), (0.15, -0.46), (0.26, -0.32), (0, -0.34)]),
+        curve("-0.26 -0.32, -0.15 -0.46, 0 -0.5, 0.15 -0.46, 0.26 -0.32, 0 -0.34"),
         scene["parasol"],
         shade=0.03,
     )
     pen.fill(
-        smooth([(-0.09, -0.335), (-0.05, -0.45), (0, -0.5), (0.05, -0.45), (0.09, -0.335)]),
+        curve("-0.09 -0.335, -0.05 -0.45, 0 -0.5, 0.05 -0.45, 0.09 -0.335"),
         scene["parasol stripes"],
     )
 
 
 def _palm(pen: Pen, scene: Subject) -> None:
     pen.fill(
-        smooth([(-0.03, 0), (-0.01, -0.25), (0.03, -0.5), (0.06, -0.5), (0.03, -0.25), (0.03, 0)]),
+        curve("-0.03 0, -0.01 -0.25, 0.03 -0.5, 0.06 -0.5, 0.03 -0.25, 0.03 0"),
         scene["palm"],
     )
     for turn in (-170, -130, -90, -50, -10):
@@ -253,15 +252,7 @@ def _mountains(pen: Pen, scene: Subject, rng: Rng) -> None:
     for x in _places(rng, 0.4):
         pine = pen.at(x, float(rng.uniform(0.78, 0.88)), float(rng.uniform(0.8, 1.3)))
         pine.fill(
-            polygon(
-                (-0.11, 0),
-                (-0.05, -0.12),
-                (-0.08, -0.12),
-                (0, -0.36),
-                (0.08, -0.12),
-                (0.05, -0.12),
-                (0.11, 0),
-            ),
+            shape("-0.11 0, -0.05 -0.12, -0.08 -0.12, 0 -0.36, 0.08 -0.12, 0.05 -0.12, 0.11 0"),
             scene["pines"],
             shade=0.02,
         )
@@ -270,7 +261,7 @@ def _mountains(pen: Pen, scene: Subject, rng: Rng) -> None:
 def _hall(pen: Pen, scene: Subject, rng: Rng) -> None:
     _sky(pen, scene["wall"])
     pen.fill(rectangle(-SPAN, 0.8, SPAN, 1.2), scene["floor"])
-    pen.fill(polygon((-0.15, 0.8), (0.15, 0.8), (0.5, 1.2), (-0.5, 1.2)), scene["carpet"])
+    pen.fill(shape("-0.15 0.8, 0.15 0.8, 0.5 1.2, -0.5 1.2"), scene["carpet"])
     kind = str(rng.choice(["star", "heart", "diamond"]))
     for i, x in enumerate(_places(rng, 0.45, 0.0)):
         if i % 2:
@@ -294,7 +285,7 @@ def _hall(pen: Pen, scene: Subject, rng: Rng) -> None:
 
 def _banner(pen: Pen, x: float, scene: Subject, sign: Pattern) -> None:
     pen.at(x, 0, 0.16).fill(
-        polygon((-0.75, 0.3), (0.75, 0.3), (0.75, 4.0), (0, 3.5), (-0.75, 4.0)),
+        shape("-0.75 0.3, 0.75 0.3, 0.75 4, 0 3.5, -0.75 4"),
         scene["banners"],
         shade=0.1,
         pattern=(scene["emblems"], sign),

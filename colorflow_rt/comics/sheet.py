@@ -5,14 +5,14 @@ three channels at once (painter's algorithm). Colours come last, from a table of
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 
-Points = NDArray[np.float64]  # [N, 2], x to the right, y down
+from colorflow_rt.comics.shapes import Points
+
 Pattern = Callable[["Pen", ImageDraw.ImageDraw, tuple[int, int]], None]
 
 LIT, SHADED, HATCHED = 255, 170, 0  # values of the light channel
@@ -148,65 +148,3 @@ def _box(pixels: Points, width: int, height: int) -> tuple[int, int, int, int]:
     x1, y1 = np.ceil(pixels.max(0)).astype(int).tolist()
     x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
     return x0, y0, max(x0 + 1, min(x1 + 1, width)), max(y0 + 1, min(y1 + 1, height))
-
-
-def ellipse(x: float, y: float, rx: float, ry: float, n: int = 28) -> Points:
-    """An ellipse as a polygon of n points."""
-    t = np.linspace(0, 2 * np.pi, n, endpoint=False)
-    return np.stack([x + rx * np.cos(t), y + ry * np.sin(t)], 1)
-
-
-def arc(x: float, y: float, rx: float, ry: float, start: float, end: float, n: int = 12) -> Points:
-    """Part of an ellipse, from `start` to `end` degrees (clockwise on the page)."""
-    t = np.radians(np.linspace(start, end, n))
-    return np.stack([x + rx * np.cos(t), y + ry * np.sin(t)], 1)
-
-
-def rectangle(x0: float, y0: float, x1: float, y1: float) -> Points:
-    """An axis-aligned rectangle."""
-    return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], np.float64)
-
-
-def polygon(*points: tuple[float, float]) -> Points:
-    """The points as they are."""
-    return np.array(points, np.float64)
-
-
-def symmetric(*right: tuple[float, float]) -> Points:
-    """A closed smooth shape from its right half, top to bottom (points on x = 0 are not doubled)."""
-    left = [(-x, y) for x, y in reversed(right) if x != 0]
-    return smooth([*right, *left])
-
-
-def smooth(points: Sequence[tuple[float, float]], closed: bool = True, steps: int = 5) -> Points:
-    """A Catmull-Rom spline through the points."""
-    p = np.asarray(points, np.float64)
-    around = np.concatenate([p[-1:], p, p[:2]] if closed else [p[:1], p, p[-1:]])
-    a, b, c, d = (around[i : len(around) - 3 + i, None, :] for i in range(4))
-    curve: Points = (_BASES[steps] @ np.concatenate([a, b, c, d], 1)).reshape(-1, 2)
-    return curve if closed else np.concatenate([curve, p[-1:]])
-
-
-def limb(x0: float, y0: float, x1: float, y1: float, w0: float, w1: float) -> Points:
-    """A tapering capsule from one point to another; w0 and w1 are its half widths there."""
-    turn = math.degrees(math.atan2(y1 - y0, x1 - x0))
-    return np.concatenate(
-        [arc(x0, y0, w0, w0, turn + 90, turn + 270, 7), arc(x1, y1, w1, w1, turn - 90, turn + 90, 7)]
-    )
-
-
-def star(x: float, y: float, outer: float, inner: float, n: int, turn: float = -90) -> Points:
-    """A star of n points."""
-    t = np.radians(turn + np.arange(2 * n) * 180 / n)
-    r = np.where(np.arange(2 * n) % 2 == 0, outer, inner)
-    return np.stack([x + r * np.cos(t), y + r * np.sin(t)], 1)
-
-
-def _basis(steps: int) -> NDArray[np.float64]:
-    t = np.arange(steps) / steps
-    return 0.5 * np.stack(
-        [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2], 1
-    )
-
-
-_BASES = {steps: _basis(steps) for steps in (3, 5, 8)}
