@@ -109,9 +109,7 @@ def test_specs_are_checked_against_the_model(
 
 
 def test_a_batch_that_the_exporter_fixed_is_found_at_load(tmp_path: Path) -> None:
-    with pytest.raises(
-        EngineError, match=r"has pixel_values float32\[B, 3, 4, 4\], its model .*\[2, 3, 4, 4\]"
-    ):
+    with pytest.raises(EngineError, match=r"has pixel_values float32\[B, 3, 4, 4\], its model .*\[2, 3, 4, 4\]"):
         OnnxEngine(clip_encoder(tmp_path, batch=2), "clip_encoder", ([PIXELS], [EMBEDS]))
 
 
@@ -143,9 +141,7 @@ def test_a_failing_run_is_one_line(tmp_path: Path) -> None:
     lengths = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [name]) for name in ("a", "b", "sum")]
     graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["sum"])], "add", lengths[:2], lengths[2:])
     inputs = [TensorSpec("a", "float32", ("n",)), TensorSpec("b", "float32", ("m",))]
-    engine = OnnxEngine(
-        save(graph, tmp_path / "add.onnx"), "add", (inputs, [TensorSpec("sum", "float32", ("n",))])
-    )
+    engine = OnnxEngine(save(graph, tmp_path / "add.onnx"), "add", (inputs, [TensorSpec("sum", "float32", ("n",))]))
     feeds = {"a": np.zeros(2, np.float32), "b": np.zeros(3, np.float32)}
     with pytest.raises(EngineError, match=r"add failed on a \[2\], b \[3\]: ") as caught:
         engine(feeds)
@@ -154,9 +150,7 @@ def test_a_failing_run_is_one_line(tmp_path: Path) -> None:
 
 
 def test_missing_provider_names_the_extra(tmp_path: Path) -> None:
-    with pytest.raises(
-        EngineError, match=r"cannot run on NoSuchProvider: .*pip install 'colorflow-rt\[gpu\]'"
-    ):
+    with pytest.raises(EngineError, match=r"cannot run on NoSuchProvider: .*pip install 'colorflow-rt\[gpu\]'"):
         OnnxEngine(tmp_path / "x.onnx", "vae_encoder", ((), ()), providers=("NoSuchProvider",))
 
 

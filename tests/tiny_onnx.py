@@ -42,7 +42,7 @@ def clip_encoder(
     batch: int | str = "B",
     location: str | None = None,
 ) -> Path:
-    """image_embeds = pixel_values, flattened, times a matrix that lies in weights.safetensors beside the graph."""
+    """image_embeds = flattened pixel_values times a matrix in weights.safetensors beside the graph."""
     weights = folder / "weights.safetensors"
     # An odd tensor before it: the offset need not be aligned.
     save_file({"a": np.zeros(3, np.uint8), KEY: clip_weights(image_size, dim)}, weights)
