@@ -17,6 +17,7 @@ from colorflow_rt.comics.chapter import (
     region_names,
 )
 from colorflow_rt.comics.page import Page
+from colorflow_rt.comics.store import write_chapters
 
 __all__ = [
     "BENCHMARK_SEED",
@@ -27,4 +28,5 @@ __all__ = [
     "chapter_seed",
     "make_chapter",
     "region_names",
+    "write_chapters",
 ]

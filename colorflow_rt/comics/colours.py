@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 LEVELS = (66, 104, 140, 174, 208)  # Rec.601 luminance of the parts; each chapter moves them a little
 SHADE = 0.77  # luminance of a shadow, relative to the lit colour
 CHROMA = 70.0  # most that a channel departs from the gray
-SPREAD, ODD = 0.7, 11  # see Palette; radians, parts
+SPREAD, ODD = 0.65, 12  # see Palette; radians, parts
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 Colour = tuple[int, int, int]
