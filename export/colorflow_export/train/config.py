@@ -1,0 +1,83 @@
+"""The bundled model's dimensions and its training recipe."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+# [modules] of the pack `mini`. Attention over at most 1,536 tokens: the canvas of a 128x192 page is 64x96 latents, and
+# level 1 is half of that. The guider compares page and references there; the base U-Net attends at level 2 only.
+MINI: dict[str, Any] = {
+    "unet": {
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": [32, 64, 128],
+        "down_block_types": ["DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "attention_head_dim": 4,
+        "cross_attention_dim": 0,
+    },
+    "guider": {
+        "in_channels": 4,
+        "block_out_channels": [32, 64, 128],
+        "down_block_types": ["DownBlock2D", "SelfAttnDownBlock2D", "SelfAttnDownBlock2D"],
+        "up_block_types": ["SelfAttnUpBlock2D", "SelfAttnUpBlock2D", "UpBlock2D"],
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "attention_head_dim": 4,
+    },
+    "vae": {
+        "in_channels": 3,
+        "out_channels": 3,
+        "block_out_channels": [16, 32, 64],
+        "layers_per_block": 1,
+        "latent_channels": 4,
+        "norm_num_groups": 8,
+        "mid_block_add_attention": False,
+    },
+    "clip": {
+        "image_size": 64,
+        "patch_size": 8,
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "projection_dim": 64,
+    },
+}
+CONDITION_CHANNELS = 5
+LUMINANCE_PLANES = 10
+PREDICTION_TYPE = "v_prediction"
+PAGE_SIZES = ((128, 192), (192, 128), (160, 160))
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """One training run. `work` holds checkpoints and the data pool, outside the repository."""
+
+    stage: str
+    steps: int
+    batch: int
+    learning_rate: float
+    warmup: int = 100
+    ema: float = 0.999
+    seed: int = 0
+    weight_decay: float = 0.01
+    mu: float = 1.5  # timestep shift, paper section 3.2
+    center_weight: float = 1.0
+    reference_weight: float = 0.1
+    page_size: tuple[int, int] = (128, 192)
+    save_every: int = 200
+
+
+STAGES: dict[str, TrainOptions] = {
+    "vae": TrainOptions("vae", steps=6000, batch=16, learning_rate=2e-3),
+    "clip": TrainOptions("clip", steps=3000, batch=96, learning_rate=1e-3),
+    "unet": TrainOptions("unet", steps=20000, batch=8, learning_rate=1e-3),
+    "gsrp": TrainOptions("gsrp", steps=2000, batch=6, learning_rate=1e-3),
+}
+
+
+def stage_options(stage: str, **overrides: Any) -> TrainOptions:
+    """The recipe of a stage with the given fields replaced (None keeps the recipe's value)."""
+    return replace(STAGES[stage], **{k: v for k, v in overrides.items() if v is not None})
