@@ -1,4 +1,4 @@
-"""How far a picture is from the truth: PSNR, SSIM and CIEDE2000, all on 8-bit RGB at full size (scikit-image)."""
+"""How far a picture is from the truth: PSNR, SSIM and CIEDE2000 of 8-bit RGB at full size (scikit-image)."""
 
 import math
 
@@ -15,7 +15,7 @@ WINDOW = 11  # pixels: the Gaussian window of SSIM (sigma 1.5), as in Wang et al
 
 
 def psnr(truth: Image, image: Image) -> float:
-    """Peak signal-to-noise ratio in dB over all pixels and channels of u8[H,W,3]; `inf` for equal pictures."""
+    """Peak signal-to-noise ratio in dB over all pixels and channels of u8[H,W,3]; `inf` for equal ones."""
     _same_size(truth, image)
     if np.array_equal(truth, image):
         return math.inf

@@ -54,7 +54,7 @@ def contact_sheets(
 
 
 def write_contact_sheets(folder: Path, columns: Sequence[str], rows: Iterable[Row]) -> list[Path]:
-    """Write contact_sheet.png, then contact_sheet_02.png and so on; sheets left by a longer run are removed."""
+    """Write contact_sheet.png, contact_sheet_02.png and so on; those left by a longer run are removed."""
     written: list[Path] = []
     for number, sheet in enumerate(contact_sheets(columns, rows), start=1):
         path = folder / ("contact_sheet.png" if number == 1 else f"contact_sheet_{number:02d}.png")
@@ -90,9 +90,7 @@ def _row(row: Row, columns: int) -> Image.Image:
     return strip
 
 
-def _cell(
-    strip: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, int], shots: Sequence[Shot]
-) -> None:
+def _cell(strip: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, int], shots: Sequence[Shot]) -> None:
     """Pictures in a grid as square as their number allows, each as large as its place, aspect kept."""
     across = math.ceil(math.sqrt(len(shots)))
     down = math.ceil(len(shots) / across)

@@ -36,9 +36,7 @@ def test_equal_pictures_are_infinitely_good():
 def test_ssim_falls_with_noise():
     picture = np.tile(np.linspace(0, 255, 32).astype(np.uint8)[:, None, None], (1, 32, 3))
     rng = np.random.default_rng(2)
-    little, much = (
-        np.clip(picture + rng.normal(0, s, picture.shape), 0, 255).astype(np.uint8) for s in (5, 60)
-    )
+    little, much = (np.clip(picture + rng.normal(0, s, picture.shape), 0, 255).astype(np.uint8) for s in (5, 60))
     assert 1 > metrics.ssim(picture, little) > metrics.ssim(picture, much) > 0
 
 
