@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from colorflow_rt.pixels import write_png
 
-CELL = (300, 420)  # pixels, width and height of a cell: a 2:3 page is shown at 280 x 420
+CELL = (300, 420)  # pixels, width and height of a cell: a 2:3 page is shown at 265 x 398
 GAP = 12  # between cells, and around the sheet
 TITLE, CAPTION = 26, 16  # heights of a row's title and of a caption under a picture
 ROWS_PER_SHEET = 8  # a sheet of 8 rows is about 3,800 pixels tall, still opened by any viewer
@@ -94,11 +94,10 @@ def _cell(strip: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, int]
     """Pictures in a grid as square as their number allows, each as large as its place, aspect kept."""
     across = math.ceil(math.sqrt(len(shots)))
     down = math.ceil(len(shots) / across)
-    caption = CAPTION if any(shot.caption for shot in shots) else 0
     width, height = CELL[0] // across, CELL[1] // down
     for number, shot in enumerate(shots):
         left, top = corner[0] + number % across * width, corner[1] + number // across * height
-        picture = _thumbnail(shot.image, (width - 6, height - 6 - caption))
+        picture = _thumbnail(shot.image, (width - 6, height - 6 - CAPTION))
         strip.paste(picture, (left, top))
         draw.rectangle((left - 1, top - 1, left + picture.width, top + picture.height), outline=FRAME)
         _text(draw, (left, top + picture.height + 2), shot.caption, 11, width - 6, FAINT)
