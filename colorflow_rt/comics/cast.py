@@ -110,10 +110,7 @@ def cast_characters(casting: Casting, count: int) -> list[Subject]:
     )
     keys = ("hair", "fringe", "upper", "lower", "pattern", "accessory", "eyes")
     hair_levels = casting.levels(count)
-    return [
-        _character(casting, i, dict(zip(keys, row, strict=True)), hair_levels[i])
-        for i, row in enumerate(looks)
-    ]
+    return [_character(casting, i, dict(zip(keys, row, strict=True)), hair_levels[i]) for i, row in enumerate(looks)]
 
 
 def _character(casting: Casting, index: int, looks: dict[str, str], hair: int) -> Subject:

@@ -63,9 +63,7 @@ class Chapter:
         for i, frame in enumerate(frames):
             first = [self.characters[index % len(self.characters)]] if i == 0 else []
             scene = (index + i) % len(self.scenes)
-            canvas.panel(
-                frame, self._shot(rng, frame, scene, first, ("full", "bust", None)[kind], speech=False)
-            )
+            canvas.panel(frame, self._shot(rng, frame, scene, first, ("full", "bust", None)[kind], speech=False))
         return canvas.finish().truth
 
     def _rng(self, kind: int, index: int, size: tuple[int, int]) -> np.random.Generator:
@@ -85,13 +83,7 @@ class Chapter:
         """A shot that suits the panel's shape; `first` are shown whatever else is."""
         x0, y0, x1, y1 = frame.box()
         wide = (x1 - x0) / (y1 - y0)
-        count = (
-            1
-            if view == "full" and wide < 1
-            else 2
-            if wide > 1.3 or (wide > 0.9 and rng.random() < 0.4)
-            else 1
-        )
+        count = 1 if view == "full" and wide < 1 else 2 if wide > 1.3 or (wide > 0.9 and rng.random() < 0.4) else 1
         who = list(first or [])
         others = [c for c in self.characters if c not in who]
         who += [others[int(i)] for i in rng.permutation(len(others))[: max(0, count - len(who))]]
@@ -116,9 +108,7 @@ class _Canvas:
 
     def whole(self) -> Frame:
         """All of the page as one panel."""
-        return Frame(
-            np.array([[0, 0], [self.width, 0], [self.width, self.height], [0, self.height]], np.float64)
-        )
+        return Frame(np.array([[0, 0], [self.width, 0], [self.width, self.height], [0, self.height]], np.float64))
 
     def panel(self, frame: Frame, shot: Shot) -> None:
         """Draws a panel inside its frame."""

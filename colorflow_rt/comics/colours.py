@@ -49,9 +49,7 @@ class Palette:
         self.levels = [level + int(rng.integers(-7, 8)) for level in LEVELS]
         self._lit: list[Colour] = [(255, 255, 255)]
         self._shaded: list[Colour] = [(255, 255, 255)]
-        wheel = (rng.permutation(len(LEVELS)) + rng.random() + rng.uniform(-0.25, 0.25, len(LEVELS))) / len(
-            LEVELS
-        )
+        wheel = (rng.permutation(len(LEVELS)) + rng.random() + rng.uniform(-0.25, 0.25, len(LEVELS))) / len(LEVELS)
         self._preferred = wheel * 2 * math.pi  # all around the colour wheel, so that a page is colourful
         self._count = rng.integers(0, 1000, len(LEVELS))  # parts so far of each level, from a random start
 

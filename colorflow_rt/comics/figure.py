@@ -101,9 +101,7 @@ def _draw_legs(pen: Pen, who: Subject, pose: Pose) -> None:
     for side in (-1.0, 1.0):
         x0, x1 = side * 0.48 * width, side * (0.48 + stride)
         pen.fill(ellipse(x1 + side * 0.14, 6.5, 0.5, 0.28, 18), who["shoes"], shade=0.1)
-        pen.fill(
-            limb(x0, 3.5, x1, 6.2, 0.42, 0.3), who["lower" if kind == "trousers" else "skin"], shade=0.18
-        )
+        pen.fill(limb(x0, 3.5, x1, 6.2, 0.42, 0.3), who["lower" if kind == "trousers" else "skin"], shade=0.18)
         if kind == "shorts":
             pen.fill(limb(x0, 3.5, (x0 + x1) / 2, 4.8, 0.5, 0.5), who["lower"], shade=0.18)
     hips = mirrored("0 3.2, .9 3.2, 1 3.7, .7 4.1, 0 4.2")

@@ -23,9 +23,7 @@ def draw_glasses(face: Pen, who: Subject) -> None:
     face.line(shape("-.08 .14, .08 .14"), 2.0)
 
 
-def _crescent(
-    outer: tuple[float, float, float], inner: tuple[float, float, float], start: float, end: float
-) -> Points:
+def _crescent(outer: tuple[float, float, float], inner: tuple[float, float, float], start: float, end: float) -> Points:
     """Between two arcs, each (y, rx, ry)."""
     return np.concatenate([arc(0, *outer, start, end, 16), arc(0, *inner, end, start, 16)])
 

@@ -23,54 +23,53 @@ class Frame:
 def cut_page(rng: np.random.Generator, width: int, height: int, rows: int | None = None) -> list[Frame]:
     """Panels in reading order; `rows` fixes their number, else it follows the page's proportions."""
     margin, gutter = 0.028 * min(width, height), 0.026 * min(width, height)
-    aspect = height / width
-    count = rows or _row_count(rng, aspect)
+    count = rows or _row_count(rng, height / width)
     shares = rng.uniform(0.75, 1.25, count)
     edges = margin + (height - 2 * margin) * np.concatenate([[0], np.cumsum(shares) / shares.sum()])
+    slants = _slants(rng, count, 0.03 * height / count)
     frames: list[Frame] = []
-    left = _slants(rng, count, 0.03 * height / count)
     for i in range(count):
         top, bottom = edges[i] + (gutter / 2 if i else 0), edges[i + 1] - (gutter / 2 if i < count - 1 else 0)
-        row = np.array(
-            [
-                [margin, top - left[i]],
-                [width - margin, top + left[i]],
-                [width - margin, bottom + left[i + 1]],
-                [margin, bottom - left[i + 1]],
-            ]
-        )
-        frames += _cut_row(rng, row, gutter)
+        left, right = margin, width - margin
+        ys = [top - slants[i], top + slants[i], bottom + slants[i + 1], bottom - slants[i + 1]]
+        row = np.array([[left, ys[0]], [right, ys[1]], [right, ys[2]], [left, ys[3]]])
+        frames += _cut_row(row, _columns(rng, row, count), rng, gutter)
     return frames
 
 
 def _row_count(rng: np.random.Generator, aspect: float) -> int:
     if aspect >= 2.2:
-        return int(round(aspect * float(rng.uniform(0.9, 1.2))))
+        return round(aspect * float(rng.uniform(0.9, 1.2)))
     if aspect < 0.8:
         return 1
-    return int(rng.choice([1, 2, 3], p=[0.2, 0.68, 0.12]))
+    return int(rng.choice([1, 2, 3], p=[0.2, 0.65, 0.15]))
 
 
 def _slants(rng: np.random.Generator, count: int, most: float) -> list[float]:
+    """How far each gutter between rows leans; the page's own edges do not."""
     inner = [float(rng.uniform(-most, most)) if rng.random() < 0.4 else 0.0 for _ in range(count - 1)]
     return [0.0, *inner, 0.0]
 
 
-def _cut_row(rng: np.random.Generator, row: Points, gutter: float) -> list[Frame]:
-    """The row whole, or cut into columns where it is wide enough."""
+def _columns(rng: np.random.Generator, row: Points, rows: int) -> int:
+    """Panels in this row: few, so that the figures stay large."""
     wide = float((row[1, 0] - row[0, 0]) / (row[3, 1] - row[0, 1]))
-    count = 1 if wide < 1.25 else max(1, round(wide / float(rng.uniform(0.9, 1.5))))
-    count = 1 if count == 2 and rng.random() < 0.45 else count
+    count = max(1, round(wide / float(rng.uniform(0.9, 1.5))))
+    return count if count > 2 and rows == 1 else min(count, 2) if rng.random() < 0.8 / rows else 1
+
+
+def _cut_row(row: Points, count: int, rng: np.random.Generator, gutter: float) -> list[Frame]:
     at = np.linspace(0, 1, count + 1)
-    at[1:-1] += rng.uniform(-0.12, 0.12, count - 1) / count * 2
+    at[1:-1] += rng.uniform(-0.24, 0.24, count - 1) / count
     frames = []
     for j in range(count):
-        ends = [_between(row, float(at[j])), _between(row, float(at[j + 1]))]
-        ends[0][:, 0] += gutter / 2 if j else 0
-        ends[1][:, 0] -= gutter / 2 if j < count - 1 else 0
-        frames.append(Frame(np.array([ends[0][0], ends[1][0], ends[1][1], ends[0][1]])))
+        left, right = _across(row, float(at[j])), _across(row, float(at[j + 1]))
+        left[:, 0] += gutter / 2 if j else 0
+        right[:, 0] -= gutter / 2 if j < count - 1 else 0
+        frames.append(Frame(np.array([left[0], right[0], right[1], left[1]])))
     return frames
 
 
-def _between(row: Points, t: float) -> Points:
+def _across(row: Points, t: float) -> Points:
+    """Upper and lower end of the upright line at the share t of the row."""
     return np.array([row[0] * (1 - t) + row[1] * t, row[3] * (1 - t) + row[2] * t])

@@ -30,7 +30,7 @@ class Page:
 
     def gray(self) -> U8:
         """Rec.601 luminance of the truth, u8[H, W]."""
-        return np.asarray(Image.fromarray(self.truth).convert("L"))
+        return np.array(Image.fromarray(self.truth).convert("L"))
 
     def screentone(self, seed: int, blend: float | None = None) -> U8:
         """Dots in place of grays, u8[H, W]: each gray level has a pitch and an angle drawn from `seed`.
@@ -80,13 +80,11 @@ def finish(sheet: Sheet, table: NDArray[np.uint32], factor: int) -> Page:
     index = part.astype(np.uint16)
     index += (light < 255) * np.uint16(256)
     index[(ink == 0) | (light == 0)] = 512
-    packed = Image.frombuffer(
-        "RGBX", (sheet.width, sheet.height), table[index].tobytes(), "raw", "RGBX", 0, 1
-    )
-    truth = np.asarray(packed.reduce(factor).convert("RGB"))
+    packed = Image.frombuffer("RGBX", (sheet.width, sheet.height), table[index].tobytes(), "raw", "RGBX", 0, 1)
+    truth = np.array(packed.reduce(factor).convert("RGB"))
     return Page(
         truth=truth,
-        lines=np.asarray(sheet.picture.getchannel("G").reduce(factor)),
-        shading=np.asarray(sheet.picture.getchannel("B").reduce(factor)),
+        lines=np.array(sheet.picture.getchannel("G").reduce(factor)),
+        shading=np.array(sheet.picture.getchannel("B").reduce(factor)),
         regions=part[factor // 2 :: factor, factor // 2 :: factor].astype(np.uint16),
     )

@@ -30,7 +30,7 @@ def draw_panel(sheet: Sheet, shot: Shot) -> None:
     """Draws the panel over the whole sheet."""
     rng = np.random.default_rng(shot.seed)
     w, h = sheet.width, sheet.height
-    zoom = float(rng.uniform(1.0, 1.35)) * max(1.0, w / h / 3.5)
+    zoom = float(rng.uniform(1.0, 1.35)) * max(1.0, w / h / 3.2)  # wide panels stay inside the scene's span
     draw_scene(Pen(sheet, w / 2 + float(rng.uniform(-0.5, 0.5)) * h, h * (1 - zoom), h * zoom), shot.scene)
     if shot.speech and rng.random() < 0.14:
         speed_lines(sheet, rng, w / 2, h * 0.45)
@@ -44,9 +44,7 @@ def _draw_cast(sheet: Sheet, shot: Shot, rng: np.random.Generator) -> list[tuple
     w, h = sheet.width, sheet.height
     bottom, count = SHOTS[shot.view], len(shot.who)
     head = 0.0 if shot.speech is False else float(rng.uniform(0.02, 0.12))
-    scale = min(
-        h * (1 - head) / (bottom - TOP), w / (2.9 if shot.view == "bust" else 3.1) / (0.25 + 0.75 * count)
-    )
+    scale = min(h * (1 - head) / (bottom - TOP), w / (2.9 if shot.view == "bust" else 3.1) / (0.25 + 0.75 * count))
     scale *= float(rng.uniform(0.95, 1.08)) if shot.view != "full" else 0.95
     heads = []
     for i, who in enumerate(shot.who):
@@ -64,12 +62,11 @@ def _pose(rng: np.random.Generator, props: list[Subject]) -> Pose:
     arms = list(ARMS)[:-1]
     left, right = (str(rng.choice(arms, p=[0.4, 0.18, 0.12, 0.08, 0.08, 0.14])) for _ in range(2))
     prop = props[int(rng.integers(len(props)))] if props and rng.random() < 0.25 else None
-    return Pose(
-        left, right, str(rng.choice(MOODS)), float(rng.uniform(-1, 1)), bool(rng.random() < 0.3), prop
-    )
+    return Pose(left, right, str(rng.choice(MOODS)), float(rng.uniform(-1, 1)), bool(rng.random() < 0.3), prop)
 
 
 def _letter(sheet: Sheet, rng: np.random.Generator, heads: list[tuple[float, float, float]]) -> None:
+    """Speech beside some of the heads, outward where there are several; now and then a sound."""
     w, h = sheet.width, sheet.height
     for i, (x, y, size) in enumerate(heads):
         if rng.random() > 0.62:
@@ -78,14 +75,7 @@ def _letter(sheet: Sheet, rng: np.random.Generator, heads: list[tuple[float, flo
         away = -1 if (x > w / 2 if len(heads) == 1 else i == 0) else 1
         place = x + away * (1.15 * size + width * 0.55)
         text = str(rng.choice(SPEECH))
-        bubble(
-            sheet,
-            text,
-            place,
-            0.17 * min(h, w),
-            width,
-            (x, y + 0.3 * size),
-            shout=text.endswith("!") and rng.random() < 0.5,
-        )
+        shout = text.endswith("!") and bool(rng.random() < 0.5)
+        bubble(sheet, text, place, 0.17 * min(h, w), width, (x, y + 0.3 * size), shout=shout)
     if rng.random() < 0.08:
-        sound(sheet, str(rng.choice(SOUNDS)), w * float(rng.uniform(0.3, 0.7)), h * 0.9, 0.1 * min(h, w))
+        sound(sheet, str(rng.choice(SOUNDS)), w * float(rng.uniform(0.3, 0.7)), h * 0.88, 0.13 * min(h, w))

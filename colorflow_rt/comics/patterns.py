@@ -6,7 +6,7 @@ from PIL import ImageDraw
 from colorflow_rt.comics.shapes import Points, ellipse, rectangle, shape, star
 from colorflow_rt.comics.sheet import Pattern, Pen
 
-REACH = 7.0  # patterns cover -REACH..REACH in the units of the pen
+REACH = 10.0  # patterns cover -REACH..REACH in the units of the pen
 
 
 def _stripes(step: float, share: float, upright: bool) -> list[Points]:
@@ -37,11 +37,9 @@ def _drawing(*figures: Points) -> Pattern:
 
     def draw_figures(pen: Pen, draw: ImageDraw.ImageDraw, size: tuple[int, int]) -> None:
         for pixels in np.split(pen.to_pixels(joined), ends):
-            (x0, y0), (x1, y1) = pixels[0], pixels[len(pixels) // 2]
-            reach = abs(x1 - x0) + abs(y1 - y0)
-            if -reach <= max(x0, x1) and min(x0, x1) <= size[0] + reach:
-                if -reach <= max(y0, y1) and min(y0, y1) <= size[1] + reach:
-                    draw.polygon(pixels.ravel().tolist(), 255)
+            low, high = pixels.min(0), pixels.max(0)
+            if high.min() >= 0 and low[0] < size[0] and low[1] < size[1]:
+                draw.polygon(pixels.ravel().tolist(), 255)
 
     return draw_figures
 

@@ -72,9 +72,7 @@ def smooth(points: Sequence[tuple[float, float]] | Points, closed: bool = True, 
 def limb(x0: float, y0: float, x1: float, y1: float, w0: float, w1: float) -> Points:
     """A tapering capsule from one point to another; w0 and w1 are its half widths there."""
     turn = math.degrees(math.atan2(y1 - y0, x1 - x0))
-    return np.concatenate(
-        [arc(x0, y0, w0, w0, turn + 90, turn + 270, 7), arc(x1, y1, w1, w1, turn - 90, turn + 90, 7)]
-    )
+    return np.concatenate([arc(x0, y0, w0, w0, turn + 90, turn + 270, 7), arc(x1, y1, w1, w1, turn - 90, turn + 90, 7)])
 
 
 def star(x: float, y: float, outer: float, inner: float, n: int, turn: float = -90) -> Points:
@@ -86,9 +84,7 @@ def star(x: float, y: float, outer: float, inner: float, n: int, turn: float = -
 
 def _basis(steps: int) -> NDArray[np.float64]:
     t = np.arange(steps) / steps
-    return 0.5 * np.stack(
-        [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2], 1
-    )
+    return 0.5 * np.stack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2], 1)
 
 
 _BASES = {steps: _basis(steps) for steps in (3, 5, 8)}

@@ -72,7 +72,8 @@ class Pen:
         cos, sin = math.cos(self.angle) * self.scale, math.sin(self.angle) * self.scale
         flip = -1.0 if self.mirror else 1.0
         matrix = np.array([[cos * flip, sin * flip], [-sin, cos]])
-        return points @ matrix + (self.x, self.y)
+        pixels: Points = points @ matrix + (self.x, self.y)
+        return pixels
 
     def fill(
         self,
@@ -114,9 +115,7 @@ class Pen:
         (x0, y0), (x1, y1) = pixels.min(0), pixels.max(0)
         return bool(x1 >= 0 and y1 >= 0 and x0 < self.sheet.width and y0 < self.sheet.height)
 
-    def _fill_masked(
-        self, pixels: Points, part: int, shade: float, pattern: "tuple[int, Pattern] | None"
-    ) -> None:
+    def _fill_masked(self, pixels: Points, part: int, shade: float, pattern: "tuple[int, Pattern] | None") -> None:
         box = _box(pixels, self.sheet.width, self.sheet.height)
         mask = Image.new("L", (box[2] - box[0], box[3] - box[1]))
         corner = np.array(box[:2], np.float64)
@@ -130,9 +129,7 @@ class Pen:
             drawing(replace(self, x=self.x - box[0], y=self.y - box[1]), ImageDraw.Draw(figure), mask.size)
             self._paint(second, ImageChops.darker(figure, mask), shadow if shade else None, box)
 
-    def _paint(
-        self, part: int, mask: Image.Image, shadow: Image.Image | None, box: tuple[int, int, int, int]
-    ) -> None:
+    def _paint(self, part: int, mask: Image.Image, shadow: Image.Image | None, box: tuple[int, int, int, int]) -> None:
         sheet = self.sheet
         sheet.picture.paste((part, CLEAR, LIT), box, mask)
         if shadow is None or not sheet.shadows:

@@ -15,6 +15,7 @@ from colorflow_rt.errors import OptionError, OutputError
 from colorflow_rt.files import atomic_write
 
 GENERATOR = 1  # raised whenever the same seed gives other pictures, so that old folders are made anew
+Picture = NDArray[np.uint8] | NDArray[np.uint16]
 MANIFEST = "manifest.json"
 PAGE_FOLDERS = ("truth", "pages/gray", "pages/screentone", "pages/lineart", "regions")
 FOLDERS = ("references", *PAGE_FOLDERS)
@@ -76,7 +77,13 @@ def _write_chapter(
         paths = [folder / part / f"{i:03d}.png" for part in PAGE_FOLDERS]
         if not all(path.exists() for path in paths):
             page = chapter.page(i, size)
-            pictures = (page.truth, page.gray(), page.screentone(seed=i), page.lineart(), page.regions)
+            pictures: tuple[Picture, ...] = (
+                page.truth,
+                page.gray(),
+                page.screentone(seed=i),
+                page.lineart(),
+                page.regions,
+            )
             for path, picture in zip(paths, pictures, strict=True):
                 _write_png(path, picture)
         yield
@@ -116,7 +123,7 @@ def _read_manifest(folder: Path) -> dict[str, int] | None:
     return found if isinstance(found, dict) else {}
 
 
-def _write_png(path: Path, picture: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+def _write_png(path: Path, picture: Picture) -> None:
     data = io.BytesIO()
     Image.fromarray(picture).save(data, "PNG")
     atomic_write(path, data.getvalue())
