@@ -21,15 +21,14 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
 @dataclass(frozen=True)
-class SchedulerConfig:
-    """The noise that the model was trained with: [scheduler] of pack.toml and the model's prediction_type."""
+class NoiseConfig:
+    """The noise that a model was trained with: [scheduler] of pack.toml. Defaults are those of SD 1.5."""
 
     num_train_timesteps: int = 1000
     beta_start: float = 0.00085
     beta_end: float = 0.012
     beta_schedule: str = "scaled_linear"
     timestep_spacing: str = "linspace"
-    prediction_type: str = "epsilon"
 
     def __post_init__(self) -> None:
         _require("num_train_timesteps", self.num_train_timesteps, self.num_train_timesteps >= 1, "1 or more")
@@ -37,13 +36,23 @@ class SchedulerConfig:
         _require("beta_start, beta_end", (self.beta_start, self.beta_end), ordered, "0 < start <= end < 1")
         _one_of("beta_schedule", self.beta_schedule, BETA_SCHEDULES)
         _one_of("timestep_spacing", self.timestep_spacing, TIMESTEP_SPACINGS)
-        _one_of("prediction_type", self.prediction_type, PREDICTION_TYPES)
 
     def alphas_cumprod(self) -> Floats:
         """Share of the signal's variance that is left at each training timestep, f64[num_train_timesteps]."""
         power = 0.5 if self.beta_schedule == "scaled_linear" else 1.0
         betas = np.linspace(self.beta_start**power, self.beta_end**power, self.num_train_timesteps)
         return np.asarray(np.cumprod(1.0 - betas ** (1 / power)))
+
+
+@dataclass(frozen=True)
+class SchedulerConfig(NoiseConfig):
+    """The noise, and what the network says of it: "epsilon" (the noise) or "v_prediction"."""
+
+    prediction_type: str = "epsilon"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of("prediction_type", self.prediction_type, PREDICTION_TYPES)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,204 @@
+"""Engines without a model: instant, deterministic, and meaningful, for tests of anything above the engine.
+
+A whole page can be coloured on them in milliseconds, by plain arithmetic with the tensors of docs/pack.md:
+
+clip_encoder  the layout of light and dark (an 8 x 8 grid), a little of the mean colour, through a fixed
+              projection: the gray and the colour version of one patch are near, other patches are not
+vae_encoder   mean colour and luminance of each f x f cell
+vae_decoder   its inverse: flat cells
+denoise_step  the documented update; the picture that it moves to is the canvas itself, whose centre takes the
+              mean chroma of the references (times guidance_scale), plus a trace of the sample that fades with
+              the timestep, so that seeds, steps and references all show in the result
+gsrp          the colour image with the fine luminance detail of the black-and-white one
+
+A row of a batch is computed alone, so its result never depends on the rest of the batch.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from colorflow_rt.engine.protocol import Tensors, check_feeds
+from colorflow_rt.errors import EngineError
+from colorflow_rt.pack_config import (
+    GRAPHS,
+    DefaultsConfig,
+    EncoderConfig,
+    GraphConfig,
+    ModelConfig,
+    PackConfig,
+    PagesConfig,
+    StyleConfig,
+    graph_tensors,
+)
+from colorflow_rt.schedule import NoiseConfig
+
+Floats = NDArray[np.float32]
+Cost = Callable[[int], float]
+Row = Callable[[PackConfig, Tensors], dict[str, Floats]]
+
+_GRID = 8
+_REC601: Floats = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+class FakeEngine:
+    """One graph of a pack of the dimensions of `config`, without a model. Calls are safe from several threads.
+
+    cost(batch) seconds are slept in each call. After `fail_after` calls every further one raises EngineError.
+    `batches` lists the batch sizes of the calls so far.
+    """
+
+    def __init__(
+        self, graph: str, config: PackConfig, *, cost: Cost | None = None, fail_after: int | None = None
+    ) -> None:
+        self.graph, self.batches = graph, list[int]()
+        self.inputs, self.outputs = graph_tensors(config.model, config.encoder)[graph]
+        self._config, self._cost, self._fail_after = config, cost, fail_after
+        self._lock = threading.Lock()
+
+    def __call__(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
+        check_feeds(self.graph, self.inputs, feeds)
+        batch = len(next(iter(feeds.values())))
+        with self._lock:
+            self.batches.append(batch)
+            calls = len(self.batches)
+        if self._fail_after is not None and calls > self._fail_after:
+            raise EngineError(f"{self.graph} failed: this fake engine was told to, after {self._fail_after} calls")
+        if self._cost is not None:
+            time.sleep(self._cost(batch))
+        rows = [_ROWS[self.graph](self._config, {k: a[i] for k, a in feeds.items()}) for i in range(batch)]
+        return {spec.name: np.stack([row[spec.name] for row in rows]) for spec in self.outputs}
+
+
+def fake_engines(
+    config: PackConfig,
+    *,
+    cost: Mapping[str, Cost] | None = None,
+    fail_after: Mapping[str, int] | None = None,
+) -> dict[str, FakeEngine]:
+    """A fake engine for every graph; cost and fail_after by graph, as `FakeEngine` takes them."""
+    costs, limits = cost or {}, fail_after or {}
+    return {graph: FakeEngine(graph, config, cost=costs.get(graph), fail_after=limits.get(graph)) for graph in GRAPHS}
+
+
+def fake_config(
+    *,
+    latent_channels: int = 4,
+    vae_factor: int = 8,
+    inner: bool = False,
+    luminance_planes: int = 0,
+    image_size: int = 32,
+    prediction_type: str = "epsilon",
+    text: bool = False,
+) -> PackConfig:
+    """The description of a pack that exists only as fake engines; inner: a "9-channel" condition."""
+    channels = (2 if inner else 1) * latent_channels + 1
+    model = ModelConfig(
+        latent_channels,
+        vae_factor,
+        0.18215,
+        channels,
+        luminance_planes,
+        prediction_type,
+        text_tokens=2 * text,
+        text_dim=8 * text,
+    )
+    encoder = EncoderConfig("fake", image_size, "whole", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 16)
+    return PackConfig(
+        schema=1,
+        name="fake",
+        version="1",
+        license="Apache-2.0",
+        description="arithmetic in place of a model: for tests",
+        model=model,
+        style=StyleConfig(("gray", "screentone", "lineart"), "page"),
+        pages=PagesConfig(((64, 96), (96, 64), (64, 64)), 32, 1.5, "running"),
+        encoder=encoder,
+        scheduler=NoiseConfig(),
+        defaults=DefaultsConfig(4, 1.0, "pad"),
+        graphs={name: GraphConfig(name, *tensors) for name, tensors in graph_tensors(model, encoder).items()},
+        files=dict.fromkeys(GRAPHS, "sha256:" + "0" * 64),
+    )
+
+
+def _clip_encoder(config: PackConfig, row: Tensors) -> dict[str, Floats]:
+    image: Floats = row["pixel_values"]
+    edges = np.arange(_GRID) * image.shape[-1] // _GRID
+    luminance = np.tensordot(_REC601, image, axes=1)
+    grid = np.add.reduceat(np.add.reduceat(luminance, edges, axis=0), edges, axis=1).ravel() / luminance.size
+    features = np.concatenate([grid - grid.mean(), 0.002 * image.mean(axis=(1, 2)), [0.001]])
+    generator = np.random.Generator(np.random.Philox(0))
+    projection = generator.standard_normal((config.encoder.dim, len(features)))
+    return {"image_embeds": (projection @ features).astype(np.float32)}
+
+
+def _vae_encoder(config: PackConfig, row: Tensors) -> dict[str, Floats]:
+    rgb = _cells(row["image"], config.model.vae_factor)
+    planes = np.concatenate([rgb, np.tensordot(_REC601, rgb, axes=1)[np.newaxis]])
+    channels = np.arange(config.model.latent_channels) % len(planes)
+    return {"latents": planes[channels] * np.float32(config.model.scaling_factor)}
+
+
+def _vae_decoder(config: PackConfig, row: Tensors) -> dict[str, Floats]:
+    latents: Floats = row["latents"]
+    rgb = latents[np.arange(3) % len(latents)] / np.float32(config.model.scaling_factor)
+    return {"image": _flat(rgb, config.model.vae_factor)}
+
+
+def _denoise_step(config: PackConfig, row: Tensors) -> dict[str, Floats]:
+    p, d, c = row["predictor"], row["denoiser"], row["corrector"]
+    sample, m1, m2 = row["sample"], row["x0_prev1"], row["x0_prev2"]
+    x = p[0] * sample + p[1] * m1 + p[2] * m2
+    trace = np.float32(row["timestep"] / config.scheduler.num_train_timesteps)
+    picture = _target(config, row) + np.float32(0.02) * trace * np.tanh(x)
+    output = (picture - d[0] * x) / d[1]  # what a network would have to say
+    x0 = d[0] * x + d[1] * output
+    return {"sample_next": c[0] * sample + c[1] * m1 + c[2] * m2 + c[3] * x0, "x0": x0}
+
+
+def _target(config: PackConfig, row: Tensors) -> Floats:
+    """Latents of the canvas, its centre tinted with the references' mean chroma (of the colour channels)."""
+    channels = config.model.latent_channels
+    canvas, references = row["condition"][:channels], row["condition"][channels : channels + 1]
+    if config.model.has_inner:
+        canvas = references * canvas + (1 - references) * row["condition"][channels + 1 : 2 * channels + 1]
+    mean = (canvas * references).sum(axis=(1, 2), keepdims=True) / np.maximum(references.sum(), 1)
+    colour = np.resize([True, True, True, False], channels)[:, np.newaxis, np.newaxis]
+    chroma = (mean - np.dot(_REC601, np.resize(mean, 3))) * colour
+    guidance = row.get("guidance_scale", np.float32(1))
+    tinted: Floats = canvas + (1 - references) * guidance * chroma
+    return tinted.astype(np.float32)
+
+
+def _gsrp(config: PackConfig, row: Tensors) -> dict[str, Floats]:
+    factor = config.model.vae_factor
+    luminance = np.tensordot(_REC601, row["bw"], axes=1)[np.newaxis]
+    return {"image": row["color"] + luminance - _flat(_cells(luminance, factor), factor)}
+
+
+def _cells(image: Floats, factor: int) -> Floats:
+    """Mean of each factor x factor cell: f32[c,H,W] to f32[c,H/factor,W/factor]."""
+    channels, height, width = image.shape
+    if height % factor or width % factor:
+        raise EngineError(f"the fake engine takes sides that are multiples of {factor}, got {width}x{height}")
+    cells = image.reshape(channels, height // factor, factor, width // factor, factor)
+    means: Floats = cells.mean(axis=(2, 4), dtype=np.float32)
+    return means
+
+
+def _flat(planes: Floats, factor: int) -> Floats:
+    """Each value as a cell of factor x factor pixels."""
+    return planes.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+_ROWS: dict[str, Row] = {
+    "clip_encoder": _clip_encoder,
+    "vae_encoder": _vae_encoder,
+    "denoise_step": _denoise_step,
+    "vae_decoder": _vae_decoder,
+    "gsrp": _gsrp,
+}
