@@ -13,12 +13,10 @@ from colorflow_rt.comics.panel import Shot, draw_panel
 from colorflow_rt.comics.sheet import INKED, LIT, Sheet
 from colorflow_rt.errors import OptionError
 
-BENCHMARK_SEED, TRAINING_SEED, DEMO_SEED = (
-    2412,
-    11815,
-    512,
-)  # namespaces: a chapter's seed is derived from (one of these, its number)
-SMALLEST = 64
+# Namespaces: a chapter's seed is derived from one of these and its number.
+BENCHMARK_SEED, TRAINING_SEED, DEMO_SEED = 2412, 11815, 512
+SMALLEST = 64  # pixels a side
+VIEWS = ("bust", "half", "full")
 _CAST, _PAGE, _REFERENCE = range(3)
 
 
@@ -58,12 +56,14 @@ class Chapter:
         """
         rng = self._rng(_REFERENCE, index, size)
         canvas = _Canvas(size, rng, self.table)
-        kind = index % 3
-        frames = cut_page(rng, canvas.width, canvas.height, rows=2)[:4] if kind == 2 else [canvas.whole()]
+        lap = index // 3 if len(self.characters) == 3 else 0  # else three would always be shown the same way
+        kind = (index + lap) % 3
+        frames = cut_page(rng, canvas.width, canvas.height, rows=2) if kind == 2 else [canvas.whole()]
+        view = ("full", str(rng.choice(["bust", "half"])), None)[kind]
         for i, frame in enumerate(frames):
-            first = [self.characters[index % len(self.characters)]] if i == 0 else []
-            scene = (index + i) % len(self.scenes)
-            canvas.panel(frame, self._shot(rng, frame, scene, first, ("full", "bust", None)[kind], speech=False))
+            first = None if i else self.characters[index % len(self.characters)]
+            scene = int(rng.integers(len(self.scenes))) if i else index % len(self.scenes)
+            canvas.panel(frame, self._shot(rng, frame, scene, first, view, speech=False))
         return canvas.finish().truth
 
     def _rng(self, kind: int, index: int, size: tuple[int, int]) -> np.random.Generator:
@@ -76,20 +76,19 @@ class Chapter:
         rng: np.random.Generator,
         frame: Frame,
         scene: int,
-        first: list[Subject] | None = None,
+        first: Subject | None = None,
         view: str | None = None,
         speech: bool = True,
     ) -> Shot:
-        """A shot that suits the panel's shape; `first` are shown whatever else is."""
+        """A shot that suits the panel's shape; `first` is shown whoever else is."""
         x0, y0, x1, y1 = frame.box()
         wide = (x1 - x0) / (y1 - y0)
-        count = 1 if view == "full" and wide < 1 else 2 if wide > 1.3 or (wide > 0.9 and rng.random() < 0.4) else 1
-        who = list(first or [])
-        others = [c for c in self.characters if c not in who]
-        who += [others[int(i)] for i in rng.permutation(len(others))[: max(0, count - len(who))]]
-        view = view or str(
-            rng.choice(["bust", "half", "full"], p=[0.5, 0.35, 0.15] if wide > 0.8 else [0.25, 0.45, 0.3])
-        )
+        shares = [0.5, 0.35, 0.15] if wide > 0.8 else [0.25, 0.45, 0.3]
+        view = view or str(rng.choice(VIEWS, p=shares))
+        two = rng.random() < 1.2 * (wide - 0.5) and (view != "full" or wide > 1)
+        who = [first] if first is not None else []
+        others = [c for c in self.characters if c is not first]
+        who += [others[int(i)] for i in rng.permutation(len(others))[: 1 + two - len(who)]]
         return Shot(self.scenes[scene], who, view, self.props, int(rng.integers(2**31)), speech)
 
 
@@ -101,7 +100,7 @@ class _Canvas:
             raise OptionError(f"page size {size[0]}x{size[1]} is too small: at least {SMALLEST} px a side")
         self.factor = 3 if min(size) < 160 else 2
         self.width, self.height = size[0] * self.factor, size[1] * self.factor
-        self.line = max(1.0, min(size) / 250) * self.factor
+        self.line = max(0.7, min(size) / 250) * self.factor
         self.hatched = rng.random() < 0.2
         self.sheet = Sheet(self.width, self.height, self.line)
         self.table = table

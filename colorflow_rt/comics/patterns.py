@@ -1,7 +1,6 @@
-"""Patterns of clothes, walls and props: each draws its second colour into a mask (see sheet.Pattern)."""
+"""Patterns of clothes, walls and props: each gives the figures of its second colour (see sheet.Pattern)."""
 
 import numpy as np
-from PIL import ImageDraw
 
 from colorflow_rt.comics.shapes import Points, ellipse, rectangle, shape, star
 from colorflow_rt.comics.sheet import Pattern, Pen
@@ -31,17 +30,15 @@ def _heart(y: float, r: float) -> Points:
 
 
 def _drawing(*figures: Points) -> Pattern:
-    """The pattern that fills these figures, in the units of the pen; those beside the mask are skipped."""
+    """The pattern of these figures, in the units of the pen; those that the mask cannot show are left out."""
     joined = np.concatenate(figures)
     ends = np.cumsum([len(f) for f in figures])[:-1]
 
-    def draw_figures(pen: Pen, draw: ImageDraw.ImageDraw, size: tuple[int, int]) -> None:
-        for pixels in np.split(pen.to_pixels(joined), ends):
-            low, high = pixels.min(0), pixels.max(0)
-            if high.min() >= 0 and low[0] < size[0] and low[1] < size[1]:
-                draw.polygon(pixels.ravel().tolist(), 255)
+    def figures_in(pen: Pen, size: tuple[int, int]) -> list[Points]:
+        pixels = np.split(pen.to_pixels(joined), ends)
+        return [p for p in pixels if p.max(0).min() >= 0 and bool(np.all(p.min(0) < size))]
 
-    return draw_figures
+    return figures_in
 
 
 ALL_OVER: dict[str, Pattern] = {

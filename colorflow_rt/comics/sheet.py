@@ -13,7 +13,9 @@ from PIL import Image, ImageChops, ImageDraw
 
 from colorflow_rt.comics.shapes import Points
 
-Pattern = Callable[["Pen", ImageDraw.ImageDraw, tuple[int, int]], None]
+Pattern = Callable[["Pen", tuple[int, int]], list[Points]]  # pen, size of the mask -> figures in its pixels
+
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1
 
 LIT, SHADED, HATCHED = 255, 170, 0  # values of the light channel
 INKED, CLEAR = 0, 255  # values of the ink channel
@@ -86,7 +88,7 @@ class Pen:
     ) -> None:
         """Fills a closed shape with a region; `shade` is how far the shadow on its lower right reaches in.
 
-        `pattern` is a second region and what draws it (into a mask). `outline` 0 draws none.
+        `pattern` is a second region and the figures that it fills. `outline` 0 draws none.
         """
         pixels = self.to_pixels(points)
         if not self._visible(pixels):
@@ -124,10 +126,21 @@ class Pen:
         ImageDraw.Draw(shadow).polygon((pixels - corner - (shade, shade * 0.6)).ravel().tolist(), 0)
         self._paint(part, mask, shadow if shade else None, box)
         if pattern is not None:
-            second, drawing = pattern
-            figure = Image.new("L", mask.size)
-            drawing(replace(self, x=self.x - box[0], y=self.y - box[1]), ImageDraw.Draw(figure), mask.size)
-            self._paint(second, ImageChops.darker(figure, mask), shadow if shade else None, box)
+            self._fill_pattern(*pattern, mask, shadow if shade else None, box)
+
+    def _fill_pattern(
+        self, part: int, pattern: Pattern, mask: Image.Image, shadow: Image.Image | None, box: Box
+    ) -> None:
+        """The pattern's figures inside the mask, with fine outlines: line art has to show them too."""
+        inside, edges = Image.new("L", mask.size), Image.new("L", mask.size)
+        fill, outline = ImageDraw.Draw(inside), ImageDraw.Draw(edges)
+        width = max(1, round(self.sheet.line * 0.6))
+        for figure in pattern(replace(self, x=self.x - box[0], y=self.y - box[1]), mask.size):
+            corners = figure.ravel().tolist()
+            fill.polygon(corners, 255)
+            outline.line(corners + corners[:2], 255, width)
+        self._paint(part, ImageChops.darker(inside, mask), shadow, box)
+        self.sheet.picture.paste((part, INKED, LIT), box, ImageChops.darker(edges, mask))
 
     def _paint(self, part: int, mask: Image.Image, shadow: Image.Image | None, box: tuple[int, int, int, int]) -> None:
         sheet = self.sheet
@@ -140,7 +153,7 @@ class Pen:
         sheet.picture.paste((part, CLEAR, HATCHED if sheet.hatched else SHADED), box, dark)
 
 
-def _box(pixels: Points, width: int, height: int) -> tuple[int, int, int, int]:
+def _box(pixels: Points, width: int, height: int) -> Box:
     x0, y0 = np.floor(pixels.min(0)).astype(int).tolist()
     x1, y1 = np.ceil(pixels.max(0)).astype(int).tolist()
     x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
