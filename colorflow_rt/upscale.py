@@ -1,0 +1,122 @@
+"""From the model's small picture back to the page: guided super-resolution, then the page's own lines.
+
+`super_resolve` is the third stage of the paper (facts/colorflow.md, section 3). `merge` is ours: a user wants
+the lines and lettering of the page as they were drawn, at the page's own resolution.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from colorflow_rt.engine import Engine
+from colorflow_rt.errors import OptionError
+from colorflow_rt.guided import guided_resize
+from colorflow_rt.latents import from_model, to_model
+from colorflow_rt.linework import line_layer
+from colorflow_rt.pixels import luminance as luminance_of
+from colorflow_rt.pixels import resize
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+LUMINANCES = ("auto", "page", "lines", "model")
+ROWS = 64  # rows per block in `_recolor`: its planes then stay in cache
+
+
+def super_resolve(engine: Engine, color: Bytes, guide: Bytes, multiple: int) -> Bytes:
+    """The picture `color` u8[H,W,3] at the size of `guide` u8[h,w,3], its detail drawn after the guide.
+
+    guide: the page's context image, fitted from the original page at this size (the paper's 1.5x). The engine
+    is the graph `gsrp`. Sides that are no multiple of `multiple` (the VAE's factor) are continued by their last
+    pixels for the network, and cut again. u8[h,w,3].
+    """
+    height, width = guide.shape[:2]
+    upsampled = resize(color, (width, height))
+    margin = ((0, -height % multiple), (0, -width % multiple), (0, 0))
+    feeds = {
+        "color": to_model(np.pad(upsampled, margin, mode="edge"))[np.newaxis],
+        "bw": to_model(np.pad(guide, margin, mode="edge"))[np.newaxis],
+    }
+    return from_model(engine(feeds)["image"][0])[:height, :width]
+
+
+def default_luminance(style: str) -> str:
+    """What "auto" means: "page" for gray pages; "lines" where the page's own luminance is dots or blank paper."""
+    return "page" if style == "gray" else "lines"
+
+
+def merge(page: Bytes, color: Bytes, luminance: str = "auto", saturation: float = 1.0, style: str = "gray") -> Bytes:
+    """The page u8[H0,W0,3] with the colours of the model's picture `color` (u8, any size), u8[H0,W0,3].
+
+    luminance "page": the page's own, to within half a level, with the model's chroma; where a colour does not
+    exist at that luminance its chroma is lessened, so white paper and black ink stay neutral.
+    "lines": the model's picture with the page's lines and lettering laid over it, multiplied.
+    "model": the model's picture, resized (Lanczos). "auto": `default_luminance` of the style.
+    saturation: factor on the chroma, at constant luminance.
+    style "gray", "screentone" or "lineart": what stops the colours, and whether dots are taken out of the lines.
+    Raises OptionError where `luminance` is unknown.
+    """
+    if luminance not in LUMINANCES:
+        raise OptionError(f"luminance {luminance!r} is unknown: choose one of {', '.join(LUMINANCES)}")
+    if luminance == "auto":
+        luminance = default_luminance(style)
+    if luminance == "model":
+        return _saturated(_lanczos(color, (page.shape[1], page.shape[0])), saturation)
+    gray = luminance_of(page)
+    levels = np.rint(gray).astype(np.uint8)
+    if luminance == "page":
+        return _recolor(gray, _guided(color, levels, style), saturation)
+    layer = line_layer(levels, style == "screentone")
+    base = guided_resize(color, levels if style == "gray" else layer)
+    return _multiply(_saturated(base, saturation), layer)
+
+
+def chroma_layer(page: Bytes, color: Bytes, saturation: float = 1.0, style: str = "gray") -> Bytes:
+    """The colours alone at the page's size, without its lines, all at middle gray's luminance: u8[H0,W0,3].
+
+    Laid over the page in an image editor's blending mode "Color" it gives about the picture of luminance "page".
+    """
+    levels = np.rint(luminance_of(page)).astype(np.uint8)
+    return _recolor(np.full(levels.shape, 128, np.float32), _guided(color, levels, style), saturation)
+
+
+def _guided(color: Bytes, levels: Bytes, style: str) -> Bytes:
+    """The model's picture at the page's size; the page stops its colours, its dots do not."""
+    edges = line_layer(levels, screentone=True) if style == "screentone" else levels
+    return guided_resize(color, edges)
+
+
+def _lanczos(image: Bytes, size: tuple[int, int]) -> Bytes:
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
+def _saturated(image: Bytes, saturation: float) -> Bytes:
+    return image if saturation == 1.0 else _recolor(luminance_of(image), image, saturation)
+
+
+def _recolor(gray: Floats, colors: Bytes, saturation: float) -> Bytes:
+    """u8[H,W,3] of luminance `gray` f32[H,W] (0..255), with the chroma of `colors` u8[H,W,3].
+
+    Chroma is the difference of a colour to its own gray, so adding it leaves Rec.601 luminance as it is; it is
+    scaled down, all three channels alike, until it fits between 0 and 255.
+    """
+    out = np.empty_like(colors)
+    for start in range(0, len(gray), ROWS):
+        block = slice(start, start + ROWS)
+        level, color = gray[block], colors[block].astype(np.float32)
+        chroma = (color - luminance_of(color)[..., None]) * np.float32(saturation)
+        above = np.maximum(chroma.max(axis=-1), 1e-3)
+        below = np.maximum(-chroma.min(axis=-1), 1e-3)
+        fits = np.minimum(np.minimum((255 - level) / above, level / below), 1)
+        chroma *= fits[..., None]
+        chroma += level[..., None]
+        out[block] = np.rint(chroma, out=chroma).clip(0, 255)
+    return out
+
+
+def _multiply(image: Bytes, layer: Bytes) -> Bytes:
+    """image u8[H,W,3] times layer u8[H,W] / 255, rounded."""
+    product = image * layer[..., None].astype(np.uint16)
+    product += 127
+    product //= 255
+    return product.astype(np.uint8)
