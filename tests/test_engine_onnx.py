@@ -10,10 +10,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
-from tiny_onnx import KEY, clip_encoder, clip_weights, save
+from tiny_onnx import clip_encoder, clip_weights, save
 
 from colorflow_rt.engine import TensorSpec
-from colorflow_rt.engine.onnx import OnnxEngine, available_threads, external_files
+from colorflow_rt.engine.onnx import OnnxEngine, available_threads
 from colorflow_rt.errors import EngineError, OptionError
 
 PIXELS = TensorSpec("pixel_values", "float32", ("B", 3, 4, 4))
@@ -167,12 +167,3 @@ def test_threads_must_be_a_number(monkeypatch: pytest.MonkeyPatch, value: str) -
     monkeypatch.setenv("COLORFLOW_THREADS", value)
     with pytest.raises(OptionError, match=f"COLORFLOW_THREADS is '{value}', expected a whole number"):
         available_threads()
-
-
-def test_external_files_are_found_without_a_parser(tmp_path: Path) -> None:
-    assert external_files(clip_encoder(tmp_path).read_bytes()) == {"weights.safetensors"}
-    long = "shards/" + "x" * 300 + ".safetensors"
-    assert external_files(clip_encoder(tmp_path, location=long).read_bytes()) == {long}
-    inline = onnx.load(clip_encoder(tmp_path))
-    assert KEY in [tensor.name for tensor in inline.graph.initializer]
-    assert external_files(inline.SerializeToString()) == set()

@@ -1,7 +1,6 @@
 """The ONNX Runtime backend."""
 
 import os
-import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -74,18 +73,6 @@ def available_threads() -> int:
     return int(wanted)
 
 
-def external_files(model: bytes) -> set[str]:
-    """Names of the files that an ONNX model keeps its weights in, as written there: relative to the model.
-
-    They are StringStringEntryProto messages {key: "location", value: name}, found without an ONNX parser.
-    """
-    names = set()
-    for entry in re.finditer(rb"\x0a\x08location\x12([\x80-\xff]*[\x00-\x7f])", model):
-        length = sum((byte & 0x7F) << 7 * i for i, byte in enumerate(entry[1]))  # a varint
-        names.add(model[entry.end() : entry.end() + length].decode("utf-8", "replace"))
-    return names
-
-
 def _options(threads: int | None) -> Any:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -107,9 +94,7 @@ def _share_arena() -> None:
     info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     same_as_requested = 1
     settings = {"max_mem": 0, "initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
-    ort.create_and_register_allocator(
-        info, ort.OrtArenaCfg(settings | {"arena_extend_strategy": same_as_requested})
-    )
+    ort.create_and_register_allocator(info, ort.OrtArenaCfg(settings | {"arena_extend_strategy": same_as_requested}))
 
 
 def _check_providers(graph: str, providers: Sequence[str]) -> None:

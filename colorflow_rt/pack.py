@@ -1,0 +1,207 @@
+"""Model packs: found, checked and opened (docs/pack.md)."""
+
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+import platformdirs
+
+from colorflow_rt.engine.fake import Cost, fake_config, fake_engines
+from colorflow_rt.engine.protocol import Engine
+from colorflow_rt.errors import DamagedPackError, OptionError, PackError, UnknownPackError
+from colorflow_rt.pack_config import GRAPHS, GraphConfig, PackConfig, read_pack_toml
+
+BACKENDS = ("onnx-cpu",)
+BUNDLED = Path(__file__).parent / "packs"
+FAKE = "fake"
+
+
+class _Source(Protocol):
+    """Where a pack's engines come from."""
+
+    def load(self, graph: str) -> Engine: ...
+
+    def encoder_hashes(self) -> list[str]: ...
+
+
+class Pack:
+    """An open model pack: its description and, on demand, its engines. Safe to use from several threads.
+
+    config: the whole pack.toml. Files are read when they are first needed and their SHA-256 is checked before:
+    DamagedPackError where it differs. Make one by `open_pack` or `fake_pack`.
+    """
+
+    def __init__(self, config: PackConfig, source: _Source) -> None:
+        self.config = config
+        self._source = source
+        self._engines: dict[str, Engine] = {}
+        self._locks = {graph: threading.Lock() for graph in GRAPHS}
+
+    def engine(self, graph: str, backend: str = "onnx-cpu") -> Engine:
+        """The engine of a graph, loaded once; other graphs can be had while it loads."""
+        _choice("graph", graph, GRAPHS)
+        _choice("backend", backend, BACKENDS)
+        with self._locks[graph]:
+            if graph not in self._engines:
+                self._engines[graph] = self._source.load(graph)
+            return self._engines[graph]
+
+    def prefetch(self, backend: str = "onnx-cpu") -> None:
+        """Check every file and load every engine now, in the order of use."""
+        for graph in GRAPHS:
+            self.engine(graph, backend)
+
+    @cached_property
+    def encoder_key(self) -> str:
+        """SHA-256, in hexadecimal, of all that an embedding depends on: graph, weights and encoder settings.
+
+        Embeddings of one key can be compared; they are stored under it and made again where it changes.
+        """
+        encoder = self.config.encoder
+        settings = (encoder.image_size, encoder.crop, encoder.mean, encoder.std, encoder.dim)
+        parts = [*self._source.encoder_hashes(), repr(settings)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def home() -> Path:
+    """COLORFLOW_HOME, or the user's data folder of the platform. It need not exist."""
+    chosen = os.environ.get("COLORFLOW_HOME", "")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_data_path("colorflow")
+
+
+def installed_packs() -> dict[str, Path]:
+    """Folders of all packs by name: those of the user, which go first where names are equal, and the bundled."""
+    found: dict[str, Path] = {}
+    for root in (BUNDLED, home() / "packs"):
+        found |= {path.parent.name: path.parent for path in sorted(root.glob("*/pack.toml"))}
+    return dict(sorted(found.items()))
+
+
+def open_pack(name_or_dir: str | Path) -> Pack:
+    """The pack of a folder with a pack.toml, of a name in `installed_packs`, or "fake" (`fake_pack`).
+
+    UnknownPackError names those there are; PackError says what is wrong with the pack's description or files.
+    Weights and graphs are not read yet.
+    """
+    folder = Path(name_or_dir)
+    if not (folder / "pack.toml").is_file():
+        packs = installed_packs()
+        if str(name_or_dir) == FAKE and FAKE not in packs:
+            return fake_pack()
+        if str(name_or_dir) not in packs:
+            raise UnknownPackError(
+                f"no pack is named {str(name_or_dir)!r} and no folder of that path has a pack.toml; "
+                f"packs here: {', '.join(packs) or 'none'} (and fake, for tests)"
+            )
+        folder = packs[str(name_or_dir)]
+    config = read_pack_toml(folder / "pack.toml")
+    return Pack(config, _Folder(folder, config))
+
+
+def fake_pack(
+    config: PackConfig | None = None,
+    *,
+    cost: Mapping[str, Cost] | None = None,
+    fail_after: Mapping[str, int] | None = None,
+) -> Pack:
+    """A pack without files, on fake engines (`colorflow_rt.engine.fake`): whole pages in milliseconds, for tests."""
+    config = config or fake_config()
+    return Pack(config, _Fake(fake_engines(config, cost=cost, fail_after=fail_after)))
+
+
+def file_hash(path: Path) -> str:
+    """What [files] of pack.toml holds of a file: "sha256:" and the SHA-256 of its bytes."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def external_files(model: bytes) -> set[str]:
+    """Names of the files that an ONNX model keeps its weights in, as written there: relative to the model.
+
+    They are StringStringEntryProto messages {key: "location", value: name}, found without an ONNX parser.
+    """
+    names = set()
+    for entry in re.finditer(rb"\x0a\x08location\x12([\x80-\xff]*[\x00-\x7f])", model):
+        length = sum((byte & 0x7F) << 7 * i for i, byte in enumerate(entry[1]))  # a varint
+        names.add(model[entry.end() : entry.end() + length].decode("utf-8", "replace"))
+    return names
+
+
+class _Fake:
+    def __init__(self, engines: Mapping[str, Engine]) -> None:
+        self._engines = engines
+
+    def load(self, graph: str) -> Engine:
+        return self._engines[graph]
+
+    def encoder_hashes(self) -> list[str]:
+        return [FAKE]
+
+
+class _Folder:
+    """The files of a pack. That they exist inside the folder is checked at once, their hashes before first use."""
+
+    def __init__(self, folder: Path, config: PackConfig) -> None:
+        self._folder, self._config = folder, config
+        self._verified: set[str] = set()
+        self._lock = threading.Lock()
+        root = folder.resolve()
+        for name in config.files:
+            path = folder / name
+            if not path.resolve().is_relative_to(root):
+                raise PackError(f"{path} leads out of the pack's folder, expected a file inside it")
+            if not path.is_file():
+                raise PackError(f"{path} is missing: {self._again()}")
+
+    def load(self, graph: str) -> Engine:
+        from colorflow_rt.engine.onnx import OnnxEngine  # a slow import, needed only here
+
+        config = self._config.graphs[graph]
+        self._verify([config.file])
+        self._verify(self._weights(graph, config))
+        return OnnxEngine(self._folder / config.file, graph, (config.inputs, config.outputs))
+
+    def encoder_hashes(self) -> list[str]:
+        graph = self._config.graphs["clip_encoder"]
+        self._verify([graph.file])
+        return [self._config.files[name] for name in (graph.file, *self._weights("clip_encoder", graph))]
+
+    def _weights(self, graph: str, config: GraphConfig) -> list[str]:
+        """Names in [files] of the files that the graph keeps its weights in."""
+        beside = PurePosixPath(config.file).parent
+        model = (self._folder / config.file).read_bytes()
+        names = sorted(str(beside / name) for name in external_files(model))
+        if stray := [name for name in names if name not in self._config.files]:
+            raise PackError(f"{graph} of {self._folder} needs {stray[0]!r}, which [files] of pack.toml lacks")
+        return names
+
+    def _verify(self, names: list[str]) -> None:
+        with self._lock:
+            for name in names:
+                if name not in self._verified:
+                    self._check_hash(name)
+                    self._verified.add(name)
+
+    def _check_hash(self, name: str) -> None:
+        path, expected = self._folder / name, self._config.files[name]
+        try:
+            found = file_hash(path)
+        except OSError as error:
+            raise PackError(f"{path} cannot be read ({error.strerror}): {self._again()}") from error
+        if found != expected:
+            raise DamagedPackError(f"{path} is damaged: it has {found}, pack.toml {expected}: {self._again()}")
+
+    def _again(self) -> str:
+        if self._folder.is_relative_to(BUNDLED):
+            return "install colorflow-rt again (pip install --force-reinstall colorflow-rt)"
+        return f"copy the pack {self._config.name} into {self._folder} again"
+
+
+def _choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise OptionError(f"{option} {value!r} is unknown: choose one of {', '.join(choices)}")
