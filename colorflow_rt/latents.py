@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colorflow_rt.errors import OptionError
+from colorflow_rt.pixels import luminance
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
-
-_REC601: Floats = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 def to_model(image: Bytes) -> Floats:
@@ -61,9 +60,9 @@ def luminance_planes(canvas: Bytes, factor: int, count: int) -> Floats:
     """
     *batch, height, width, _ = canvas.shape
     cells = canvas.reshape(*batch, height // factor, factor, width // factor, factor, 3)
-    luminance = cells.mean(axis=(-4, -2), dtype=np.float32) @ _REC601 / 255.0
+    y = luminance(cells.mean(axis=(-4, -2), dtype=np.float32)) / 255.0
     octaves = (np.pi * 2.0 ** np.arange(count // 2)).astype(np.float32)
-    angles = luminance[..., np.newaxis, :, :] * octaves[:, np.newaxis, np.newaxis]
+    angles = y[..., np.newaxis, :, :] * octaves[:, np.newaxis, np.newaxis]
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=-3, dtype=np.float32)
 
 

@@ -26,6 +26,8 @@ class _Source(Protocol):
 
     def load(self, graph: str) -> Engine: ...
 
+    def verify(self) -> None: ...
+
     def encoder_hashes(self) -> list[str]: ...
 
 
@@ -55,6 +57,10 @@ class Pack:
         """Check every file and load every engine now, in the order of use."""
         for graph in GRAPHS:
             self.engine(graph, backend)
+
+    def verify(self) -> None:
+        """Check every file now, also those that no engine needed yet; DamagedPackError names the first."""
+        self._source.verify()
 
     @cached_property
     def encoder_key(self) -> str:
@@ -139,6 +145,9 @@ class _Fake:
     def load(self, graph: str) -> Engine:
         return self._engines[graph]
 
+    def verify(self) -> None:
+        """There are no files."""
+
     def encoder_hashes(self) -> list[str]:
         return [FAKE]
 
@@ -165,6 +174,10 @@ class _Folder:
         self._verify([config.file])
         self._verify(self._weights(graph, config))
         return OnnxEngine(self._folder / config.file, graph, (config.inputs, config.outputs))
+
+    def verify(self) -> None:
+        self._verified.clear()
+        self._verify(list(self._config.files))
 
     def encoder_hashes(self) -> list[str]:
         graph = self._config.graphs["clip_encoder"]

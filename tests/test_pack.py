@@ -204,6 +204,9 @@ def test_engines_load_once_and_side_by_side() -> None:
             assert second_is_loaded.wait(timeout=10)
             return fake_pack().engine(graph)
 
+        def verify(self) -> None:
+            loaded.clear()
+
         def encoder_hashes(self) -> list[str]:
             return []
 
@@ -226,6 +229,17 @@ def test_prefetch_checks_and_loads_everything(tmp_path: Path) -> None:
     flip_a_byte(tmp_path / "tiny" / "vae_encoder.onnx")
     with pytest.raises(DamagedPackError, match=r"vae_encoder\.onnx"):
         open_pack(tmp_path / "tiny").prefetch()
+
+
+def test_verify_reads_every_file_again(tmp_path: Path) -> None:
+    make_pack(tmp_path / "tiny")
+    (tmp_path / "tiny" / "notes.txt").write_text("not in [files]: no part of the pack")
+    pack = open_pack(tmp_path / "tiny")
+    pack.verify()
+    fake_pack().verify()
+    flip_a_byte(tmp_path / "tiny" / "vae_decoder.onnx")
+    with pytest.raises(DamagedPackError, match=r"vae_decoder\.onnx is damaged"):
+        pack.verify()
 
 
 def test_encoder_key_follows_graph_weights_and_settings_only(tmp_path: Path) -> None:

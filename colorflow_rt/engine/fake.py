@@ -35,6 +35,7 @@ from colorflow_rt.pack_config import (
     StyleConfig,
     graph_tensors,
 )
+from colorflow_rt.pixels import luminance
 from colorflow_rt.schedule import NoiseConfig
 
 Floats = NDArray[np.float32]
@@ -42,7 +43,6 @@ Cost = Callable[[int], float]
 Row = Callable[[PackConfig, Tensors], dict[str, Floats]]
 
 _GRID = 8
-_REC601: Floats = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 class FakeEngine:
@@ -128,8 +128,8 @@ def fake_config(
 def _clip_encoder(config: PackConfig, row: Tensors) -> dict[str, Floats]:
     image: Floats = row["pixel_values"]
     edges = np.arange(_GRID) * image.shape[-1] // _GRID
-    luminance = np.tensordot(_REC601, image, axes=1)
-    grid = np.add.reduceat(np.add.reduceat(luminance, edges, axis=0), edges, axis=1).ravel() / luminance.size
+    light = _luminance(image)
+    grid = np.add.reduceat(np.add.reduceat(light, edges, axis=0), edges, axis=1).ravel() / light.size
     features = np.concatenate([grid - grid.mean(), 0.002 * image.mean(axis=(1, 2)), [0.001]])
     generator = np.random.Generator(np.random.Philox(0))
     projection = generator.standard_normal((config.encoder.dim, len(features)))
@@ -138,7 +138,7 @@ def _clip_encoder(config: PackConfig, row: Tensors) -> dict[str, Floats]:
 
 def _vae_encoder(config: PackConfig, row: Tensors) -> dict[str, Floats]:
     rgb = _cells(row["image"], config.model.vae_factor)
-    planes = np.concatenate([rgb, np.tensordot(_REC601, rgb, axes=1)[np.newaxis]])
+    planes = np.concatenate([rgb, _luminance(rgb)[np.newaxis]])
     channels = np.arange(config.model.latent_channels) % len(planes)
     return {"latents": planes[channels] * np.float32(config.model.scaling_factor)}
 
@@ -168,7 +168,7 @@ def _target(config: PackConfig, row: Tensors) -> Floats:
         canvas = references * canvas + (1 - references) * row["condition"][channels + 1 : 2 * channels + 1]
     mean = (canvas * references).sum(axis=(1, 2), keepdims=True) / np.maximum(references.sum(), 1)
     colour = np.resize([True, True, True, False], channels)[:, np.newaxis, np.newaxis]
-    chroma = (mean - np.dot(_REC601, np.resize(mean, 3))) * colour
+    chroma = (mean - _luminance(np.resize(mean, 3))) * colour
     guidance = row.get("guidance_scale", np.float32(1))
     tinted: Floats = canvas + (1 - references) * guidance * chroma
     return tinted.astype(np.float32)
@@ -176,8 +176,13 @@ def _target(config: PackConfig, row: Tensors) -> Floats:
 
 def _gsrp(config: PackConfig, row: Tensors) -> dict[str, Floats]:
     factor = config.model.vae_factor
-    luminance = np.tensordot(_REC601, row["bw"], axes=1)[np.newaxis]
-    return {"image": row["color"] + luminance - _flat(_cells(luminance, factor), factor)}
+    light = _luminance(row["bw"])[np.newaxis]
+    return {"image": row["color"] + light - _flat(_cells(light, factor), factor)}
+
+
+def _luminance(image: Floats) -> Floats:
+    """f32[3,...] to f32[...]."""
+    return luminance(np.moveaxis(image, 0, -1))
 
 
 def _cells(image: Floats, factor: int) -> Floats:
