@@ -19,12 +19,13 @@ def screentone(gray: U8, *, pitch: float, angle: float, levels: int | None = Non
     """
     if pitch < 2:
         raise OptionError(f"screentone pitch {pitch} is too fine: at least 2 pixels")
+    if levels is not None and levels < 2:
+        raise OptionError(f"screentone levels {levels} are too few: at least 2 levels")
     height, width = gray.shape
     wave = _wave(height, width, pitch, np.deg2rad(angle))
-    threshold, slope = _tables(levels, pitch)
-    coverage = (wave - threshold[gray]) * slope
-    coverage *= -255.0
-    coverage += 127.5
+    coverage = wave - _thresholds(levels)[gray]
+    coverage *= np.float32(-255 * pitch / 4)  # so steep that an edge is soft over about a pixel
+    coverage += 128.0  # half a step more, for rounding
     out: U8 = np.clip(coverage, 0, 255).astype(np.uint8)
     return out
 
@@ -42,19 +43,18 @@ def _wave(height: int, width: int, pitch: float, angle: float) -> NDArray[np.flo
     k = 2 * np.pi / pitch
     x, y = np.arange(width) * k, np.arange(height) * k
     c, s = np.cos(angle), np.sin(angle)
-    rows = np.stack([np.cos(y * s), -np.sin(y * s), np.cos(y * c), np.sin(y * c)], 1).astype(np.float32)
-    columns = np.stack([np.cos(x * c), np.sin(x * c), np.cos(x * s), np.sin(x * s)]).astype(np.float32)
-    wave: NDArray[np.float32] = rows @ columns
+    rows = np.stack([np.cos(y * s), -np.sin(y * s), np.cos(y * c), np.sin(y * c)], 1)
+    columns = np.stack([np.cos(x * c), np.sin(x * c), np.cos(x * s), np.sin(x * s)])
+    wave: NDArray[np.float32] = (rows @ columns).astype(np.float32)  # from float64: the same on every processor
     return wave
 
 
 @functools.lru_cache(maxsize=64)
-def _tables(levels: int | None, pitch: float) -> tuple[NDArray[np.float32], np.float32]:
-    """Per gray, the wave's value above which it is black; and the steepness of a dot's edge."""
-    grays = np.arange(256)
-    steps = grays / 255 if levels is None else np.round(grays / 255 * (levels - 1)) / (levels - 1)
+def _thresholds(levels: int | None) -> NDArray[np.float32]:
+    """Per gray, f32[256], the wave's value above which it is black: the quantile that leaves the right area."""
+    grays = np.arange(256) / 255
+    steps = grays if levels is None else np.round(grays * (levels - 1)) / (levels - 1)
     t = np.cos((np.arange(256) + 0.5) * 2 * np.pi / 256)
-    spread = np.sort((t[:, None] + t[None, :]).ravel())
-    threshold = np.quantile(spread, steps)
+    threshold = np.quantile((t[:, None] + t[None, :]).ravel(), steps)
     threshold[steps <= 0], threshold[steps >= 1] = -9, 9
-    return threshold.astype(np.float32), np.float32(pitch / 4)
+    return threshold.astype(np.float32)

@@ -6,57 +6,28 @@ import numpy as np
 
 from colorflow_rt.comics.colours import Palette
 
-HAIR_STYLES = (
-    "short",
-    "bob",
-    "long",
-    "twintails",
-    "ponytail",
-    "bun",
-    "buns",
-    "afro",
-    "spiky",
-    "mohawk",
-    "braids",
-    "bowl",
-)
-FRINGES = ("straight", "zigzag", "parted", "swept", "high")
-UPPERS = ("tee", "sweater", "jacket", "hoodie", "vest", "dungarees", "robe")
-LOWERS = ("trousers", "shorts", "skirt", "long skirt")
-ACCESSORIES = (
-    "cap",
-    "beanie",
-    "witch hat",
-    "scarf",
-    "glasses",
-    "bow",
-    "headphones",
-    "headband",
-    "cape",
-    "crown",
-)
-CLOTH_PATTERNS = (
-    "plain",
-    "stripes",
-    "pinstripes",
-    "dots",
-    "checks",
-    "star",
-    "heart",
-    "diamond",
-    "ring",
-    "zigzag",
-)
-EYES = ("round", "tall", "sleepy", "dot")
-SCENES = ("park", "street", "beach", "room", "library", "mountains", "hall", "cafe")
-PROPS = ("ball", "book", "cup", "balloon", "flower", "wand")
+LOOKS = {  # one of each for every character; drawn in hair, head, clothes and headwear
+    "hair": "short, bob, long, twintails, ponytail, bun, buns, afro, spiky, mohawk, braids, bowl",
+    "fringe": "straight, zigzag, parted, swept, high",
+    "eyes": "round, tall, sleepy, dot",
+    "upper": "tee, sweater, jacket, hoodie, vest, dungarees, robe",
+    "lower": "trousers, shorts, skirt, long skirt",
+    "pattern": "plain, stripes, pinstripes, dots, checks, star, heart, diamond, ring, zigzag",
+    "accessory": "cap, beanie, witch hat, scarf, glasses, bow, headphones, headband, cape, crown",
+}
+SCENES = "park, street, beach, room, library, mountains, hall, cafe"
+PROPS = "ball, book, cup, balloon, flower, wand"
 
 
 @dataclass
 class Subject:
-    """A character, scene or prop: its looks by name, and the region of each of its parts."""
+    """A character, scene or prop: its looks by name, and the region of each of its parts.
+
+    `kind` names the scene or prop ("park", "ball"), and is empty for characters.
+    """
 
     name: str
+    kind: str
     looks: dict[str, str]
     seed: int
     parts: dict[str, int] = field(default_factory=dict)
@@ -75,20 +46,15 @@ class Casting:
         self.names: dict[int, dict[str, str]] = {}
 
     def region(self, subject: Subject, part: str, level: int, hue: float | None = None) -> None:
-        """A new region of the subject, at a gray level of the chapter."""
-        subject.parts[part] = self._named(self.palette.add(level, hue), subject, part)
+        """A new region of the subject, at gray level number `level` of the chapter."""
+        region = self.palette.add(level, hue)
+        part_name = f"{subject.kind}: {part}" if subject.kind else part
+        self.names[region] = {"character": subject.name, "part": part_name}
+        subject.parts[part] = region
 
-    def white(self, subject: Subject, part: str) -> None:
-        """A new region of the subject that is white."""
-        subject.parts[part] = self._named(self.palette.add_white(), subject, part)
-
-    def _named(self, region: int, subject: Subject, part: str) -> int:
-        self.names[region] = {"character": subject.name, "part": part}
-        return region
-
-    def pick(self, among: tuple[str, ...], count: int) -> list[str]:
-        """`count` of these, none twice while they last."""
-        order = [str(s) for s in self.rng.permutation(np.array(among))]
+    def pick(self, among: str, count: int) -> list[str]:
+        """`count` of these names, none twice while they last."""
+        order = [str(name) for name in self.rng.permutation(among.split(", "))]
         return [order[i % len(order)] for i in range(count)]
 
     def levels(self, count: int) -> list[int]:
@@ -98,24 +64,17 @@ class Casting:
 
 def cast_characters(casting: Casting, count: int) -> list[Subject]:
     """The chapter's characters; no two share hair, upper clothes, pattern or accessory."""
-    looks = zip(
-        casting.pick(HAIR_STYLES, count),
-        casting.pick(FRINGES, count),
-        casting.pick(UPPERS, count),
-        casting.pick(LOWERS, count),
-        casting.pick(CLOTH_PATTERNS, count),
-        casting.pick(ACCESSORIES, count),
-        casting.pick(EYES, count),
-        strict=True,
-    )
-    keys = ("hair", "fringe", "upper", "lower", "pattern", "accessory", "eyes")
+    looks = {name: casting.pick(among, count) for name, among in LOOKS.items()}
     hair_levels = casting.levels(count)
-    return [_character(casting, i, dict(zip(keys, row, strict=True)), hair_levels[i]) for i, row in enumerate(looks)]
+    return [
+        _character(casting, i, {name: chosen[i] for name, chosen in looks.items()}, hair_levels[i])
+        for i in range(count)
+    ]
 
 
 def _character(casting: Casting, index: int, looks: dict[str, str], hair: int) -> Subject:
     rng = casting.rng
-    who = Subject(f"character {index + 1}", looks, int(rng.integers(2**31)))
+    who = Subject(f"character {index + 1}", "", looks, int(rng.integers(2**31)))
     who.build = {
         "width": float(rng.uniform(0.88, 1.12)),
         "jaw": float(rng.uniform(0.8, 1.1)),
@@ -124,17 +83,12 @@ def _character(casting: Casting, index: int, looks: dict[str, str], hair: int) -
     skin = int(rng.choice([level for level in (2, 3, 4, 4) if level != hair]))
     upper = int(rng.choice([level for level in range(5) if level != skin]))
     second, lower, third = (int(i) for i in rng.permutation([i for i in range(5) if i != upper])[:3])
-    casting.region(who, "hair", hair)
-    casting.region(who, "skin", skin, _natural_skin(rng) if rng.random() < 0.5 else None)
-    casting.region(who, "eyes", int(rng.integers(0, 3)))
-    casting.region(who, "upper", upper)
-    casting.region(who, "pattern", second)
-    casting.region(who, "inner", second)
-    casting.region(who, "lower", lower)
-    casting.region(who, "shoes", third)
     worn, trim = (int(i) for i in rng.permutation([i for i in range(5) if i not in (hair, upper)])[:2])
-    casting.region(who, "accessory", worn)
-    casting.region(who, "trim", trim)
+    casting.region(who, "skin", skin, _natural_skin(rng) if rng.random() < 0.5 else None)
+    levels = {"hair": hair, "eyes": int(rng.integers(0, 3)), "upper": upper, "pattern": second, "inner": second}
+    levels |= {"lower": lower, "shoes": third, "accessory": worn, "trim": trim}
+    for part, level in levels.items():
+        casting.region(who, part, level)
     return who
 
 
@@ -226,12 +180,11 @@ def cast_scenes(casting: Casting, count: int) -> list[Subject]:
 
 
 def _scene(casting: Casting, kind: str) -> Subject:
-    scene = Subject("scene", {"kind": kind}, int(casting.rng.integers(2**31)))
+    scene = Subject("scene", kind, {}, int(casting.rng.integers(2**31)))
     previous = -1
     for part, levels in SCENE_PARTS[kind]:
         level = int(casting.rng.choice([i for i in levels if i != previous or len(levels) == 1]))
         casting.region(scene, part, level)
-        casting.names[scene[part]]["part"] = f"{kind}: {part}"
         previous = level
     return scene
 
@@ -240,9 +193,8 @@ def cast_props(casting: Casting, count: int) -> list[Subject]:
     """Things that characters hold; two regions each."""
     props = []
     for kind in casting.pick(PROPS, count):
-        prop = Subject("scene", {"kind": kind}, int(casting.rng.integers(2**31)))
+        prop = Subject("scene", kind, {}, int(casting.rng.integers(2**31)))
         for part, level in zip(("main", "trim"), casting.levels(2), strict=True):
             casting.region(prop, part, level)
-            casting.names[prop[part]]["part"] = f"{kind}: {part}"
         props.append(prop)
     return props

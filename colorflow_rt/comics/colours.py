@@ -70,12 +70,6 @@ class Palette:
             return float(self._preferred[level] + math.pi + place * (math.pi - SPREAD))
         return float(self._preferred[level] + place * SPREAD)
 
-    def add_white(self) -> int:
-        """A new region id that is white, with a light gray shadow."""
-        self._lit.append((255, 255, 255))
-        self._shaded.append((208, 208, 208))
-        return len(self._lit) - 1
-
     def table(self) -> NDArray[np.uint32]:
         """[513] packed RGBX by region id + 256 * shaded; 512 is ink."""
         table = np.zeros((513, 4), np.uint8)

@@ -43,7 +43,7 @@ def _draw_cast(sheet: Sheet, shot: Shot, rng: np.random.Generator) -> list[tuple
     """Draws everyone; returns their heads as (x, y, radius) in pixels."""
     w, h = sheet.width, sheet.height
     bottom, count = SHOTS[shot.view], len(shot.who)
-    head = 0.0 if shot.speech is False else float(rng.uniform(0.02, 0.12))
+    head = float(rng.uniform(0.02, 0.12)) if shot.speech else 0.0
     scale = min(h * (1 - head) / (bottom - TOP), w / (2.9 if shot.view == "bust" else 3.1) / (0.25 + 0.75 * count))
     scale *= float(rng.uniform(0.95, 1.08)) if shot.view != "full" else 0.95
     heads = []
@@ -52,8 +52,10 @@ def _draw_cast(sheet: Sheet, shot: Shot, rng: np.random.Generator) -> list[tuple
         size = scale * float(rng.uniform(0.92, 1.0))
         y = h - bottom * size if shot.view != "full" else h - (FEET + 0.1) * size
         lean = float(rng.uniform(-0.1, 0.1))
-        pen = Pen(sheet, x, y, size, lean, mirror=bool(rng.random() < 0.5))
-        draw_figure(pen, who, _pose(rng, shot.props), legs=shot.view != "bust")
+        pose, mirror = _pose(rng, shot.props), bool(rng.random() < 0.5)
+        if pose.prop is not None and count > 1:
+            mirror = i == 0  # held outward, not before the other's face
+        draw_figure(Pen(sheet, x, y, size, lean, mirror), who, pose, legs=shot.view != "bust")
         heads.append((x, y, size))
     return heads
 

@@ -8,7 +8,7 @@ from colorflow_rt.comics.sheet import Pen
 
 def draw_prop(pen: Pen, prop: Subject) -> None:
     """Draws the prop upright in the hand."""
-    _PROPS[prop.looks["kind"]](pen, prop["main"], prop["trim"])
+    _PROPS[prop.kind](pen, prop["main"], prop["trim"])
 
 
 def _ball(pen: Pen, main: int, trim: int) -> None:

@@ -17,7 +17,7 @@ from colorflow_rt.comics.sheet import Pen
 
 def draw_scene(pen: Pen, scene: Subject) -> None:
     """The background of one panel."""
-    _SCENES[scene.looks["kind"]](pen, scene, np.random.default_rng(scene.seed))
+    _SCENES[scene.kind](pen, scene, np.random.default_rng(scene.seed))
 
 
 def _hill(rng: Rng, y: float, height: float, points: int) -> Points:
