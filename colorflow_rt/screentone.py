@@ -57,4 +57,5 @@ def _thresholds(levels: int | None) -> NDArray[np.float32]:
     t = np.cos((np.arange(256) + 0.5) * 2 * np.pi / 256)
     threshold = np.quantile((t[:, None] + t[None, :]).ravel(), steps)
     threshold[steps <= 0], threshold[steps >= 1] = -9, 9
-    return threshold.astype(np.float32)
+    table: NDArray[np.float32] = threshold.astype(np.float32)
+    return table
