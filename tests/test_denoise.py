@@ -120,9 +120,7 @@ def test_guidance_is_fed_to_graphs_that_have_it() -> None:
 def test_every_step_is_reported_and_the_last_is_the_result() -> None:
     noise, condition = inputs_of(2)
     seen: list[tuple[int, int, NDArray[np.float32]]] = []
-    result = denoise(
-        Network(), noise, condition, schedule_of(4), on_step=lambda i, n, x0: seen.append((i, n, x0))
-    )
+    result = denoise(Network(), noise, condition, schedule_of(4), on_step=lambda i, n, x0: seen.append((i, n, x0)))
     assert [(i, n) for i, n, _ in seen] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert np.array_equal(seen[-1][2], result)
     assert not np.array_equal(seen[0][2], result)

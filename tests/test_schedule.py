@@ -39,9 +39,7 @@ def noise() -> np.ndarray:
 
 def run_ours(schedule: Schedule) -> list[np.ndarray]:
     sample, m1, m2, found = noise(), np.zeros(SHAPE), np.zeros(SHAPE), []
-    for t, p, d, c in zip(
-        schedule.timesteps, schedule.predictor, schedule.denoiser, schedule.corrector, strict=True
-    ):
+    for t, p, d, c in zip(schedule.timesteps, schedule.predictor, schedule.denoiser, schedule.corrector, strict=True):
         x = p[0] * sample + p[1] * m1 + p[2] * m2
         x0 = d[0] * x + d[1] * model(x, int(t))
         sample, m1, m2 = c[0] * sample + c[1] * m1 + c[2] * m2 + c[3] * x0, x0, m1
@@ -50,9 +48,7 @@ def run_ours(schedule: Schedule) -> list[np.ndarray]:
 
 
 def diffusers_scheduler(steps: int, prediction_type: str) -> UniPCMultistepScheduler:
-    scheduler = UniPCMultistepScheduler.from_config(
-        PNDMScheduler(**SD15).config, prediction_type=prediction_type
-    )
+    scheduler = UniPCMultistepScheduler.from_config(PNDMScheduler(**SD15).config, prediction_type=prediction_type)
     scheduler.set_timesteps(steps)
     return scheduler
 
@@ -115,9 +111,7 @@ def test_a_perfect_model_finds_the_picture(steps: int, prediction_type: str) -> 
     config = SchedulerConfig(prediction_type=prediction_type)
     schedule = Schedule.create(steps, config)
     target, sample, m1, m2 = 0.5, 1.7, 0.0, 0.0
-    for t, p, d, c in zip(
-        schedule.timesteps, schedule.predictor, schedule.denoiser, schedule.corrector, strict=True
-    ):
+    for t, p, d, c in zip(schedule.timesteps, schedule.predictor, schedule.denoiser, schedule.corrector, strict=True):
         left = config.alphas_cumprod()[t]
         x = p @ [sample, m1, m2]
         eps = (x - np.sqrt(left) * target) / np.sqrt(1 - left)
