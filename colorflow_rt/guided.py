@@ -25,14 +25,17 @@ LEAST = np.float32(1e-3)  # confidence that is always left
 MAX_PIXELS = 1_000_000  # larger pages are filtered at this size (strips, per 1:3 of them): colour has less detail
 
 
-def guided_resize(color: Bytes, guide: Bytes) -> Bytes:
-    """u8[H,W,3] from the small picture `color` u8[h,w,3] and the `guide` u8[H,W], whose edges stop colours."""
+def guided_resize(color: Bytes, guide: Bytes, scale: float | None = None) -> Bytes:
+    """u8[H,W,3] from the small picture `color` u8[h,w,3] and the `guide` u8[H,W], whose edges stop colours.
+
+    scale: pixels of the guide to one that was painted, where `color` has been enlarged already.
+    """
     height, width = guide.shape
     pages = max(1.0, max(guide.shape) / min(guide.shape) / 3)
     shrink = min(1.0, (pages * MAX_PIXELS / guide.size) ** 0.5)
     size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
     edges = guide if shrink == 1.0 else _resize(guide, size, Image.Resampling.BOX)
-    scale = max(1.0, size[0] / color.shape[1])
+    scale = max(1.0, (scale or width / color.shape[1]) * shrink)
     spread = _spread(_resize(color, size, Image.Resampling.BICUBIC), edges, scale)
     return spread if shrink == 1.0 else _resize(spread, (width, height), Image.Resampling.BILINEAR)
 

@@ -13,7 +13,6 @@ FIT_CHOICES = ("pad", "crop")
 LUMINANCE_CHOICES = ("auto", "page", "lines", "model")
 CONTEXT_CHOICES = ("auto", "page", "blend")
 MAX_STEPS = 1000
-SIZE_MULTIPLE = 32
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,11 @@ class ColorizeOptions:
     context: the picture in the canvas centre: "page" as it is, "blend" 50/50 with its screentone;
         "auto" takes the pack's.
     chroma_layer: also return the colours alone, as RGBA (`Result.chroma`).
-    pinned: names of references that must appear on the canvas.
-    banned: names of references that must not.
+    pinned: names (or tags) of references that must appear on the canvas.
+    banned: names (or tags) of references that must not.
     preview_every: a preview after every so many steps, if the call was given `on_preview`; 0: none.
-    size: working size (width, height) of the model, multiples of 32; None takes the pack's size that is
-        nearest in aspect.
+    size: working size (width, height) of the model, multiples of the pack's `multiple` (32); None takes the
+        pack's size that is nearest in aspect.
     """
 
     steps: int | None = None
@@ -95,7 +94,8 @@ def _names(option: str, value: Iterable[str]) -> tuple[str, ...]:
 
 
 def _size(value: Iterable[int]) -> tuple[int, int]:
+    """Two whole numbers; that they suit the pack is seen when it is known."""
     size = tuple(value)
-    if len(size) != 2 or any(not isinstance(n, int) or n < SIZE_MULTIPLE or n % SIZE_MULTIPLE for n in size):
-        raise OptionError(f"size must be (width, height), both multiples of {SIZE_MULTIPLE}, got {size!r}")
+    if len(size) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in size):
+        raise OptionError(f"size must be (width, height) in pixels, got {size!r}")
     return size[0], size[1]

@@ -45,7 +45,14 @@ def default_luminance(style: str) -> str:
     return "page" if style == "gray" else "lines"
 
 
-def merge(page: Bytes, color: Bytes, luminance: str = "auto", saturation: float = 1.0, style: str = "gray") -> Bytes:
+def merge(
+    page: Bytes,
+    color: Bytes,
+    luminance: str = "auto",
+    saturation: float = 1.0,
+    style: str = "gray",
+    scale: float | None = None,
+) -> Bytes:
     """The page u8[H0,W0,3] with the colours of the model's picture `color` (u8, any size), u8[H0,W0,3].
 
     luminance "page": the page's own, to within half a level, with the model's chroma; where a colour does not
@@ -54,6 +61,7 @@ def merge(page: Bytes, color: Bytes, luminance: str = "auto", saturation: float 
     "model": the model's picture, resized (Lanczos). "auto": `default_luminance` of the style.
     saturation: factor on the chroma, at constant luminance.
     style "gray", "screentone" or "lineart": what stops the colours, and whether dots are taken out of the lines.
+    scale: the page's pixels to one that was painted, where `color` has been enlarged already.
     Raises OptionError where `luminance` is unknown.
     """
     if luminance not in LUMINANCES:
@@ -65,25 +73,27 @@ def merge(page: Bytes, color: Bytes, luminance: str = "auto", saturation: float 
     gray = luminance_of(page)
     levels = np.rint(gray).astype(np.uint8)
     if luminance == "page":
-        return _recolor(gray, _guided(color, levels, style), saturation)
+        return _recolor(gray, _guided(color, levels, style, scale), saturation)
     layer = line_layer(levels, style == "screentone")
-    base = guided_resize(color, levels if style == "gray" else layer)
+    base = guided_resize(color, levels if style == "gray" else layer, scale)
     return _multiply(_saturated(base, saturation), layer)
 
 
-def chroma_layer(page: Bytes, color: Bytes, saturation: float = 1.0, style: str = "gray") -> Bytes:
+def chroma_layer(
+    page: Bytes, color: Bytes, saturation: float = 1.0, style: str = "gray", scale: float | None = None
+) -> Bytes:
     """The colours alone at the page's size, without its lines, all at middle gray's luminance: u8[H0,W0,3].
 
     Laid over the page in an image editor's blending mode "Color" it gives about the picture of luminance "page".
     """
     levels = np.rint(luminance_of(page)).astype(np.uint8)
-    return _recolor(np.full(levels.shape, 128, np.float32), _guided(color, levels, style), saturation)
+    return _recolor(np.full(levels.shape, 128, np.float32), _guided(color, levels, style, scale), saturation)
 
 
-def _guided(color: Bytes, levels: Bytes, style: str) -> Bytes:
+def _guided(color: Bytes, levels: Bytes, style: str, scale: float | None) -> Bytes:
     """The model's picture at the page's size; the page stops its colours, its dots do not."""
     edges = line_layer(levels, screentone=True) if style == "screentone" else levels
-    return guided_resize(color, edges)
+    return guided_resize(color, edges, scale)
 
 
 def _lanczos(image: Bytes, size: tuple[int, int]) -> Bytes:

@@ -1,0 +1,242 @@
+"""The references of a job: pictures in memory or a persistent set, and which of their patches go on a canvas.
+
+A `References` answers the same three questions as a `ReferenceSet` (`list`, `picture`, `search`), so the pipeline
+need not know which of them it has.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from colorflow_rt.canvas import Fit, fit_page, reference_patches, tile
+from colorflow_rt.errors import OptionError, ReferencesError
+from colorflow_rt.jobs import pictures_in
+from colorflow_rt.pack import Pack
+from colorflow_rt.pixels import DEFAULT_LIMITS, Limits, Picture, Source, content_hash, read_picture
+from colorflow_rt.references import Hit, Reference, ReferenceSet
+from colorflow_rt.references.records import PATCHES, unnamed
+from colorflow_rt.retrieval import Crop, PatchIndex, embed
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Embed = Callable[[list[Bytes]], Floats]
+Item = Source | tuple[str, Source]
+Ranked = list[list[Hit]]
+Listed = list[Reference]  # the classes have a method `list`, so inside them the type needs another name
+
+QUADRANTS, RANKS = 4, 3
+MAX_TILES = 512  # kept; about 20 MB at the working size of a small pack
+
+
+class Pool(Protocol):
+    """What the pipeline asks of references; `References` and `ReferenceSet` are pools."""
+
+    def list(self) -> Listed: ...
+
+    def picture(self, which: Reference) -> Picture: ...
+
+    def search(
+        self,
+        queries: Floats,
+        k: int,
+        encoder: str,
+        dim: int,
+        embed: Embed,
+        allowed: Callable[[Reference], bool] = ...,
+    ) -> Ranked: ...
+
+
+class References:
+    """Pictures in memory; embedded once per encoder, working size and fitting. Safe to use from several threads.
+
+    items: paths, bytes, binary files, PIL images or arrays, or (name, one of these). A path's name is its file
+    name. Pictures with the same pixels count once. ImageError where one cannot be read, ReferencesError for none.
+    """
+
+    def __init__(self, items: Iterable[Item], limits: Limits = DEFAULT_LIMITS) -> None:
+        self._pictures: dict[str, Picture] = {}
+        self._references: list[Reference] = []
+        for item in items:
+            self._add(item, limits)
+        if not self._references:
+            raise ReferencesError("no references: give at least one picture in colour")
+        self._indexes: dict[str, PatchIndex] = {}
+        self._lock = threading.Lock()
+
+    def _add(self, item: Item, limits: Limits) -> None:
+        name, source = item if isinstance(item, tuple) else (None, item)
+        picture = read_picture(source, limits, name)
+        sha256 = content_hash(picture)
+        if sha256 in self._pictures:
+            return
+        plain = unnamed(sha256, picture.size)
+        found = name or (Path(source).name if isinstance(source, str | Path) else plain.name)
+        self._pictures[sha256] = picture
+        self._references.append(replace(plain, id=len(self._references) + 1, name=found))
+
+    def list(self) -> Listed:
+        """All pictures, in the order they were given; ids count from 1."""
+        return list(self._references)
+
+    def picture(self, which: Reference) -> Picture:
+        """The pixels of a picture."""
+        return self._pictures[which.sha256]
+
+    def search(
+        self,
+        queries: Floats,
+        k: int,
+        encoder: str,
+        dim: int,
+        embed: Embed,
+        allowed: Callable[[Reference], bool] = lambda reference: True,
+    ) -> Ranked:
+        """As `ReferenceSet.search`: the k nearest patches of `allowed` pictures for each row of f32[Q,dim]."""
+        index = self._index(encoder, embed)
+        mask = np.repeat([allowed(reference) for reference in self._references], PATCHES)
+        return [
+            [Hit(self._references[i // PATCHES], int(i % PATCHES), float(score)) for i, score in zip(*row, strict=True)]
+            for row in zip(*index.search(queries, k, mask), strict=True)
+        ]
+
+    def _index(self, encoder: str, embed: Embed) -> PatchIndex:
+        with self._lock:  # held while embedding: a second thread would only do the same work again
+            if encoder not in self._indexes:
+                rgb = [self._pictures[reference.sha256].rgb for reference in self._references]
+                self._indexes[encoder] = PatchIndex(embed(rgb))
+            return self._indexes[encoder]
+
+
+def open_references(source: Any, limits: Limits = DEFAULT_LIMITS) -> Pool:
+    """The pool of whatever a caller hands over as references.
+
+    A `References` or `ReferenceSet` as it is; the pictures of a folder; one picture; or an iterable of what
+    `References` takes. ReferencesError where there are none.
+    """
+    if isinstance(source, References | ReferenceSet):
+        return source
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        items = pictures_in(Path(source))
+        if not items:
+            raise ReferencesError(f"no pictures in {source}: give a folder of references in colour")
+        return References(items, limits)
+    one = isinstance(source, str | Path | bytes | np.ndarray | Image.Image) or hasattr(source, "read")
+    return References([source] if one else source, limits)
+
+
+@dataclass(frozen=True)
+class PatchEncoder:
+    """How the patches of pictures become vectors: a pack's encoder at one working size and fitting."""
+
+    pack: Pack
+    size: tuple[int, int]
+    fit: Fit
+
+    @property
+    def key(self) -> str:
+        """Names all that an embedding depends on, for the stores."""
+        return f"{self.pack.encoder_key}-{self.size[0]}x{self.size[1]}-{self.fit}"
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self.pack.config.encoder.dim
+
+    def pictures(self, pictures: Sequence[Bytes]) -> Floats:
+        """f32[5n,dim] of n pictures u8[H,W,3]."""
+        fitted = (fit_page(picture, self.size, self.fit)[0] for picture in pictures)
+        return self.patches([patch for picture in fitted for patch in reference_patches(picture)])
+
+    def patches(self, patches: Sequence[Bytes]) -> Floats:
+        """f32[n,dim] of n patches u8[h,w,3]."""
+        config = self.pack.config.encoder
+        crop = cast(Crop, config.crop)
+        engine = self.pack.engine("clip_encoder")
+        return embed(engine, patches, config.image_size, crop, config.mean, config.std)
+
+
+def choose(
+    pool: Pool, queries: Floats, encoder: PatchEncoder, pinned: Sequence[str] = (), banned: Sequence[str] = ()
+) -> Ranked:
+    """The patches for the canvas: three for each of the four query patches f32[4,dim], best first.
+
+    They are the most similar ones (one patch may stand in several quadrants, as in the paper). But a banned
+    picture is never among them, and the best patch of each pinned one takes the first rank of the quadrant that
+    it fits best. A name is that of a picture, with or without its suffix, or a tag; where the job says nothing of
+    a picture the state in its set holds. OptionError names a name that no picture has.
+    """
+    references = pool.list()
+    pins, bans = _named(references, pinned, "pinned"), _named(references, banned, "banned")
+    out = {r.id for r in references if r.id in bans or (r.state == "banned" and r.id not in pins)}
+    fixed = [r for r in references if r.id not in out and (r.id in pins or r.state == "pinned")]
+    if len(fixed) > QUADRANTS * RANKS:
+        raise OptionError(f"{len(fixed)} references are pinned: a canvas has room for {QUADRANTS * RANKS}")
+
+    def search(k: int, allowed: Callable[[Reference], bool]) -> Ranked:
+        return pool.search(queries, k, encoder.key, encoder.dim, encoder.pictures, allowed)
+
+    nearest = search(RANKS, lambda reference: reference.id not in out)
+    placed = _place([search(1, pin.__eq__) for pin in fixed])
+    return [_first(first, rest) for first, rest in zip(placed, nearest, strict=True)]
+
+
+def _named(references: Sequence[Reference], names: Sequence[str], option: str) -> set[int]:
+    """Ids of the pictures meant by names or tags."""
+    chosen: set[int] = set()
+    for name in names:
+        found = {reference.id for reference in references if name in _names(reference)}
+        if not found:
+            known = ", ".join(sorted({reference.name for reference in references})[:20])
+            raise OptionError(f"{option} reference {name!r} is unknown: choose one of {known}")
+        chosen |= found
+    return chosen
+
+
+def _names(reference: Reference) -> tuple[str | None, ...]:
+    return reference.name, Path(reference.name).stem, reference.tag
+
+
+def _place(found: Sequence[Ranked]) -> Ranked:
+    """Each pinned picture's best patch in its best quadrant that has room; found[pin][quadrant] is [its best]."""
+    quadrants: Ranked = [[] for _ in range(QUADRANTS)]
+    bids = [(row[0].score, pin, quadrant) for pin, rows in enumerate(found) for quadrant, row in enumerate(rows)]
+    done: set[int] = set()
+    for _, pin, quadrant in sorted(bids, key=lambda bid: (-bid[0], bid[1], bid[2])):
+        if pin not in done and len(quadrants[quadrant]) < RANKS:
+            quadrants[quadrant].append(found[pin][quadrant][0])
+            done.add(pin)
+    return quadrants
+
+
+def _first(pins: list[Hit], nearest: list[Hit]) -> list[Hit]:
+    """The pinned patches, then the most similar others, RANKS in all."""
+    there = {(hit.reference.id, hit.patch) for hit in pins}
+    return [*pins, *(hit for hit in nearest if (hit.reference.id, hit.patch) not in there)][:RANKS]
+
+
+class Tiles:
+    """Reference patches at the size of a canvas cell, the latest MAX_TILES kept."""
+
+    def __init__(self) -> None:
+        self._tiles: dict[tuple[object, ...], Bytes] = {}
+        self._lock = threading.Lock()
+
+    def get(self, pool: Pool, hit: Hit, size: tuple[int, int], fit: Fit) -> Bytes:
+        """u8[H/2-2,W/2-2,3] for a working size of (W, H)."""
+        key = (hit.reference.sha256, hit.patch, size, fit)
+        with self._lock:
+            found = self._tiles.get(key)
+        if found is None:
+            fitted = fit_page(pool.picture(hit.reference).rgb, size, fit)[0]
+            found = tile(reference_patches(fitted)[hit.patch], size)
+            with self._lock:
+                self._tiles[key] = found
+                while len(self._tiles) > MAX_TILES:
+                    del self._tiles[next(iter(self._tiles))]
+        return found
