@@ -14,6 +14,7 @@ VAE_ARGUMENTS = frozenset(
         "norm_num_groups",
         "in_channels",
         "out_channels",
+        "mid_block_add_attention",
     }
 )
 

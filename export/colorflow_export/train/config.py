@@ -67,7 +67,7 @@ class TrainOptions:
     center_weight: float = 1.0
     reference_weight: float = 0.1
     page_size: tuple[int, int] = (128, 192)
-    save_every: int = 200
+    save_every: int = 100
 
 
 STAGES: dict[str, TrainOptions] = {

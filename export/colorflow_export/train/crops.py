@@ -15,13 +15,13 @@ from colorflow_export.train.samples import Pool, canvas_sample, stacked, styled,
 from colorflow_rt import canvas
 
 U8 = NDArray[np.uint8]
-CROP = 96
+CROP = 64
 CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
 
 def crop_batches(work: Path, batch: int, seed: int) -> Iterator[Tensor]:
-    """Crops u8[B,96,96,3] of what the VAE meets: canvases with a page in any style, pages at 1.5x, in any palette."""
+    """Crops u8[B,64,64,3] of what the VAE meets: canvases with a page in any style, pages at 1.5x, in any palette."""
     pool = Pool(work, seed)
     area = PAGE_SIZES[0][0] * PAGE_SIZES[0][1]
     while True:

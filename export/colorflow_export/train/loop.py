@@ -72,7 +72,7 @@ class Trainer:
                     progress.update(bar, completed=self.step, loss=f"loss {value:.4f}")
                 if self.step % self.options.save_every == 0:
                     self.save(extra())
-                    print(f"{self.options.stage} step {self.step} loss {value:.4f}", flush=True)
+                    print(f"{time.strftime('%X')} {self.options.stage} step {self.step} loss {value:.4f}", flush=True)
         self.save(extra())
 
     def _update(self, loss: Loss) -> float:
