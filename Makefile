@@ -1,0 +1,41 @@
+# Two environments: .venv is what a user gets (no torch), .venv-dev adds what export, training and the tests need.
+PYTHON ?= python3
+RUN := .venv/bin
+DEV := .venv-dev/bin
+PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint reliability serve clean
+
+demo: .venv/ready
+	$(RUN)/colorflow demo --out demo
+
+test: .venv-dev/ready
+	$(DEV)/python -m pytest
+
+lint: .venv-dev/ready
+	$(DEV)/ruff check .
+	$(DEV)/ruff format --check .
+	$(DEV)/mypy
+
+# The long campaigns: hundreds of kills. Each keeps its state under .reliability/ and goes on where it stopped.
+reliability: .venv-dev/ready
+	$(DEV)/python benchmarks/reliability_refs.py --kills 200 --json .reliability/refs.json
+	$(DEV)/python benchmarks/reliability_colorize.py --kills 200 --json .reliability/colorize.json
+
+.venv/ready: pyproject.toml constraints.txt | compiler
+	$(PYTHON) -m venv .venv
+	$(RUN)/pip install $(PIP_FLAGS) .
+	touch $@
+
+.venv-dev/ready: pyproject.toml constraints.txt | compiler
+	$(PYTHON) -m venv .venv-dev
+	$(DEV)/pip install $(PIP_FLAGS) -e '.[export,server,dev]'
+	touch $@
+
+.PHONY: compiler
+compiler:
+	@command -v c++ >/dev/null || { echo "error: hnswlib is built from source and needs a C++ compiler: install one (Debian: apt-get install g++) and run make again" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed: run make PYTHON=python3.11" >&2; exit 1; }
+
+clean:
+	rm -rf .venv .venv-dev demo .reliability
