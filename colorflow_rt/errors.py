@@ -66,3 +66,14 @@ class MissingExtraError(ColorflowError, ImportError):
 
 class Cancelled(ColorflowError):
     """The caller's cancellation was seen between two steps; nothing was written."""
+
+
+def install_hint(extra: str) -> str:
+    """The command that adds an extra to this installation (pip takes the installed colorflow-rt as it is)."""
+    return f"pip install 'colorflow-rt[{extra}]'"
+
+
+def missing_extra(command: str, extra: str, error: ImportError) -> MissingExtraError:
+    """What to raise where the import of an optional package failed with `error`."""
+    package = error.name or str(error)
+    return MissingExtraError(f"{command} needs {package}, which is not installed: {install_hint(extra)}")

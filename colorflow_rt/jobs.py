@@ -89,7 +89,8 @@ class Record:
     """What is known of one output: its input (absolute path, SHA-256), its state and how it was made.
 
     state: "started" (to be made again) or "done". files: SHA-256 by name relative to the out folder.
-    details: for people and contact sheets (style, seconds, references used); nothing is decided by it.
+    details: for people and contact sheets (style, seconds, references used), and "approved": content hashes
+    of the results that were fed back to a reference set.
     """
 
     output: str
@@ -99,6 +100,10 @@ class Record:
     state: str
     files: dict[str, str] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+
+
+class NotOursError(OutputError):
+    """A file is in the way that no run of ours has made."""
 
 
 class JobFolder:
@@ -176,24 +181,25 @@ class JobFolder:
         path = self.out / file
         return path.is_file() and (file_sha256(path) == sha256 or _is_picture(path))
 
-    def start(self, record: Record, force: bool) -> None:
-        """Write down that `record.output` is being made: its files may be replaced from now on.
+    def check_free(self, name: str, force: bool) -> None:
+        """NotOursError if a file of this name is there that no run of ours has made, unless `force`."""
+        path = self.out / f"{name}.png"
+        if name not in self._records and path.exists() and not force:
+            raise NotOursError(f"{path} exists and was not made by colorflow: move it away, or replace it by --force")
 
-        OutputError if a file of this name is there that no run of ours has made, unless `force`.
-        """
-        path = self.out / f"{record.output}.png"
-        if record.output not in self._records and path.exists() and not force:
-            raise OutputError(f"{path} exists and was not made by colorflow: move it away, or replace it by --force")
-        self._write(record)
+    def record(self, name: str) -> Record | None:
+        """What is known of an output; None if nothing is, or its record is damaged."""
+        return self._records.get(name)
 
-    def finish(self, record: Record) -> None:
-        """Write down that all files of `record` are in place: the commit point of a page."""
-        self._write(record)
-
-    def _write(self, record: Record) -> None:
+    def write(self, record: Record) -> None:
+        """Write a record down: "started" before the first file of a page is replaced, "done" after the last."""
         text = json.dumps({"version": VERSION, **asdict(record)}, indent=1)
         atomic_write(self._pages / f"{record.output}.json", text.encode())
         self._records[record.output] = record
+
+    def approved(self) -> set[str]:
+        """Content hashes of the results that this job has fed back to a reference set."""
+        return {sha256 for _, record in self._known() for sha256 in record.details.get("approved", ())}
 
 
 def check_targets(out: Path, pages: Iterable[Path], names: Iterable[str]) -> None:

@@ -28,10 +28,11 @@ def assign(out, pages):
 def complete(job, page, name, print_now="f"):
     """What a run does for one page, its picture being a copy of the page."""
     record = Record(name, str(page.resolve()), file_sha256(page), print_now, "started")
-    job.start(record, force=False)
+    job.check_free(name, force=False)
+    job.write(record)
     (job.out / f"{name}.png").write_bytes(page.read_bytes())
     files = {f"{name}.png": file_sha256(job.out / f"{name}.png")}
-    job.finish(Record(name, record.page, record.page_sha256, print_now, "done", files))
+    job.write(Record(name, record.page, record.page_sha256, print_now, "done", files))
 
 
 def test_pages_come_in_natural_order_whatever_order_they_are_given_in(tmp_path):
@@ -141,19 +142,19 @@ def test_what_was_started_is_made_again(tmp_path):
     source = page(tmp_path / "1.png")
     with JobFolder.open(tmp_path / "out") as job:
         complete(job, source, "1")
-        job.start(Record("1", str(source), "", "f", "started"), force=False)
+        job.write(Record("1", str(source), "", "f", "started"))
     with JobFolder.open(tmp_path / "out") as job:
         assert job.finished("1", "f") is None
 
 
 def test_a_file_that_no_run_has_made_is_not_replaced_unasked(tmp_path):
     mine = page(tmp_path / "out" / "1.png", 99)
-    record = Record("1", "/somewhere/1.png", "", "f", "started")
     with JobFolder.open(tmp_path / "out") as job:
         with pytest.raises(OutputError, match="was not made by colorflow"):
-            job.start(record, force=False)
-        assert not list((tmp_path / "out" / ".colorflow" / "pages").iterdir())
-        job.start(record, force=True)
+            job.check_free("1", force=False)
+        job.check_free("1", force=True)
+        job.write(Record("1", "/somewhere/1.png", "", "f", "started"))
+        job.check_free("1", force=False)
     assert mine.exists()
 
 
@@ -168,7 +169,7 @@ def test_a_damaged_record_means_that_the_page_is_made_again(tmp_path, damage):
     with JobFolder.open(tmp_path / "out") as job:
         assert job.finished("1", "f") is None
         assert job.assign([source], {source: "x"}) == {source: "1"}
-        job.start(Record("1", str(source), "x", "f", "started"), force=False)
+        job.check_free("1", force=False)
 
 
 def test_records_are_readable_by_people_and_programs(tmp_path):
@@ -178,6 +179,16 @@ def test_records_are_readable_by_people_and_programs(tmp_path):
     assert data["version"] == 1
     assert data["state"] == "done"
     assert data["files"].keys() == {"ü1.png"}
+
+
+def test_results_that_were_fed_back_are_remembered(tmp_path):
+    with JobFolder.open(tmp_path / "out") as job:
+        complete(job, page(tmp_path / "1.png"), "1")
+        job.write(Record("2", "/2.png", "", "f", "done", details={"approved": ["aa", "bb"]}))
+    with JobFolder.open(tmp_path / "out") as job:
+        assert job.approved() == {"aa", "bb"}
+        assert job.record("2").page == "/2.png"
+        assert job.record("3") is None
 
 
 def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):

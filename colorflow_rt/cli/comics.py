@@ -1,0 +1,61 @@
+"""`colorflow comics make`: chapters with known colours."""
+
+import re
+from pathlib import Path
+
+import click
+
+from colorflow_rt.cli.screen import progress, shown
+
+
+class Size(click.ParamType[tuple[int, int]]):
+    """WIDTHxHEIGHT in pixels."""
+
+    name = "WxH"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """(width, height); a usage error for anything else."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", str(value))
+        if not match:
+            self.fail(f"{value!r} is no size: give width and height in pixels, such as 512x768", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+@click.group()
+def comics() -> None:
+    """Make comics whose colours are known."""
+
+
+@comics.command()
+@click.option("--chapters", default=1, show_default=True, help="Number of chapters.")
+@click.option("--pages", default=4, show_default=True, help="Pages of each.")
+@click.option("--references", default=6, show_default=True, help="Colour references of each.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same chapters.")
+@click.option("--size", type=Size(), default="512x768", show_default=True, help="Page size in pixels.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write to.")
+def make(chapters: int, pages: int, references: int, seed: int, size: tuple[int, int], out: Path) -> None:
+    """Write chapters as folders of PNG files.
+
+    \b
+    chapter_000/references/000.png             in colour
+    chapter_000/pages/gray/000.png             and screentone/, lineart/
+    chapter_000/truth/000.png                  the page as it should be coloured
+    chapter_000/regions/000.png, regions.json  region ids, and what they are
+
+    A folder made before by the same seed and size is completed, not made anew.
+    """
+    from colorflow_rt.comics import write_chapters
+
+    with progress("drawing", chapters * (pages + references)) as advance:
+        write_chapters(
+            out,
+            chapters=chapters,
+            pages=pages,
+            references=references,
+            seed=seed,
+            size=size,
+            progress=lambda done, total: advance(""),
+        )
+    click.echo(f"{chapters} chapters of {pages} pages and {references} references in {shown(out)}")
