@@ -33,6 +33,29 @@ def pool(work: Path, chapters: int, first: int) -> None:
         fill_pool(work, first, chapters, lambda done, _: progress.update(bar, completed=done))
 
 
+@train.command(name="from-pack")
+@WORK
+@click.option("--pack", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
+def from_pack(work: Path, pack: Path) -> None:
+    """Start every stage that has no checkpoint in WORK from the weights of a pack."""
+    from colorflow_export.train.collect import restart_from_pack
+
+    work.mkdir(parents=True, exist_ok=True)
+    restart_from_pack(pack, work)
+
+
+@train.command()
+@WORK
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the pack to write.")
+@click.option("--version", default="0.1.0", show_default=True)
+def collect(work: Path, out: Path, version: str) -> None:
+    """Write the pack of the stages trained in WORK (their averaged weights)."""
+    from colorflow_export.train.collect import collect
+
+    written = collect(work, out, version)
+    click.echo(f"{out}: {written.name} {written.version}, {len(written.files)} files")
+
+
 def _stage(name: str, description: str) -> None:
     @train.command(name=name, help=description)
     @WORK

@@ -53,7 +53,8 @@ class Trainer:
     def _resume(self) -> None:
         state = torch.load(self.path, map_location=device(), weights_only=True)
         self.net.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if state["optimizer"] is not None:  # None: weights of a pack, to be trained further
+            self.optimizer.load_state_dict(state["optimizer"])
         self.ema, self.step = state["ema"], state["step"]
 
     def save(self, extra: dict[str, Any]) -> None:
