@@ -65,16 +65,16 @@ class TrainOptions:
     weight_decay: float = 0.01
     mu: float = 1.5  # timestep shift, paper section 3.2
     center_weight: float = 1.0
-    reference_weight: float = 0.1
+    reference_weight: float = 0.05
     page_size: tuple[int, int] = (128, 192)
     save_every: int = 100
 
 
 STAGES: dict[str, TrainOptions] = {
-    "vae": TrainOptions("vae", steps=6000, batch=16, learning_rate=2e-3),
-    "clip": TrainOptions("clip", steps=3000, batch=96, learning_rate=1e-3),
+    "vae": TrainOptions("vae", steps=6000, batch=8, learning_rate=2e-3),
+    "clip": TrainOptions("clip", steps=1500, batch=64, learning_rate=1e-3),
     "unet": TrainOptions("unet", steps=20000, batch=8, learning_rate=1e-3),
-    "gsrp": TrainOptions("gsrp", steps=2000, batch=6, learning_rate=1e-3),
+    "gsrp": TrainOptions("gsrp", steps=1500, batch=8, learning_rate=1e-3),
 }
 
 

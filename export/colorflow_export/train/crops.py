@@ -40,28 +40,31 @@ def _crop(image: U8, rng: np.random.Generator) -> U8:
 
 
 def page_batches(work: Path, batch: int, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(low u8[B,H,W,3] true colours at working size, page u8[B,1.5H,1.5W,3] in a style, truth of the same size)."""
+    """What the super-resolution learns from: pieces of pages.
+
+    (low u8[B,64,64,3] true colours at working size, page u8[B,96,96,3] in a style, truth u8[B,96,96,3])
+    """
     pool = Pool(work, seed)
     while True:
-        waiting: list[tuple[U8, U8, U8]] = []
-        chapter = pool.chapter()
-        shape = chapter.truth.shape
-        while len(waiting) < batch:
-            if chapter.truth.shape == shape:
-                waiting += _page_triples(chapter, 2, pool.rng)
-            chapter = pool.chapter()
-        yield tuple(stacked(list(images)) for images in zip(*waiting[:batch], strict=True))  # type: ignore[misc]
+        pieces: list[tuple[U8, U8, U8]] = []
+        while len(pieces) < batch:
+            pieces += _pieces(pool.chapter(), 4, pool.rng)
+        low, page, truth = (stacked(list(images)) for images in zip(*pieces[:batch], strict=True))
+        yield low, page, truth
 
 
-def _page_triples(chapter: PoolChapter, count: int, rng: np.random.Generator) -> list[tuple[U8, U8, U8]]:
-    height, width = chapter.truth.shape[1:3]
-    triples = []
+def _pieces(chapter: PoolChapter, count: int, rng: np.random.Generator) -> list[tuple[U8, U8, U8]]:
+    height, width = (side * 2 // 3 for side in chapter.truth.shape[1:3])
+    page = int(rng.integers(len(chapter.truth)))
+    truth = turn_chroma([chapter.truth[page]], rng)[0]
+    small = np.asarray(Image.fromarray(truth).resize((width, height), Image.Resampling.BICUBIC))
+    sharp = np.repeat(styled(chapter, page, rng)[..., None], 3, axis=2)
+    pieces = []
     for _ in range(count):
-        page = int(rng.integers(len(chapter.truth)))
-        truth = turn_chroma([chapter.truth[page]], rng)[0]
-        low = np.asarray(Image.fromarray(truth).resize((width * 2 // 3, height * 2 // 3), Image.Resampling.BICUBIC))
-        triples.append((low, np.repeat(styled(chapter, page, rng)[..., None], 3, axis=2), truth))
-    return triples
+        y, x = (int(rng.integers((side - CROP) // 2 + 1)) * 2 for side in (height, width))
+        large = np.s_[y * 3 // 2 : (y + CROP) * 3 // 2, x * 3 // 2 : (x + CROP) * 3 // 2]
+        pieces.append((small[y : y + CROP, x : x + CROP], sharp[large], truth[large]))
+    return pieces
 
 
 def pair_batches(work: Path, batch: int, seed: int, side: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -84,12 +87,14 @@ def _pair(chapter: PoolChapter, rng: np.random.Generator, side: int) -> tuple[ND
         shared[page] = 0  # mostly another page: the same page would be matched by its layout
     other, place = np.unravel_index(int(shared.argmax()), shared.shape)
     query = np.repeat(styled(chapter, page, rng)[..., None], 3, axis=2)
-    colour = turn_chroma([chapter.truth[other]], rng)[0]
-    return _encoder_view(canvas.query_patches(query)[quadrant], side), _encoder_view(
-        canvas.query_patches(colour)[int(place)], side
-    )
+    seen = _squeezed(canvas.query_patches(query)[quadrant], side)
+    colour = _squeezed(canvas.query_patches(chapter.truth[other])[int(place)], side)
+    return _encoder_view(seen), _encoder_view(turn_chroma([colour], rng)[0])
 
 
-def _encoder_view(patch: U8, side: int) -> NDArray[np.float32]:
-    small = np.asarray(Image.fromarray(patch).resize((side, side), Image.Resampling.BICUBIC), np.float32)
-    return np.ascontiguousarray(((small / 255 - CLIP_MEAN) / CLIP_STD).transpose(2, 0, 1))
+def _squeezed(patch: U8, side: int) -> U8:
+    return np.asarray(Image.fromarray(patch).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _encoder_view(patch: U8) -> NDArray[np.float32]:
+    return np.ascontiguousarray(((patch.astype(np.float32) / 255 - CLIP_MEAN) / CLIP_STD).transpose(2, 0, 1))
