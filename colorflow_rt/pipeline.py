@@ -28,9 +28,9 @@ from colorflow_rt.canvas import (
     unfit,
     windows,
 )
-from colorflow_rt.context import context_image, detect_style
+from colorflow_rt.context import Mode, context_image, detect_style
 from colorflow_rt.denoise import denoise
-from colorflow_rt.errors import EngineError, ImageError, OptionError
+from colorflow_rt.errors import Cancelled, EngineError, ImageError, OptionError
 from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.pack import Pack, open_pack
 from colorflow_rt.pixels import DEFAULT_LIMITS, Limits, Picture, Source, is_colored, luminance, read_picture
@@ -60,7 +60,7 @@ class _Job:
     options: ColorizeOptions
     fit: Fit
     size: Size
-    context: str
+    context: Mode
     schedule: Schedule
     guidance_scale: float
     clock: StageClock
@@ -146,17 +146,20 @@ class Colorizer:
         on_preview: Preview | None,
         cancelled: Asked | None,
     ) -> Result:
+        cancelled = cancelled or _never
+        if cancelled():
+            raise Cancelled(f"cancelled before page {index + 1}")
         clock = StageClock()
         with clock("read"):
             picture = read_picture(page, self.limits)
             if is_colored(picture.rgb):
                 return _passed_through(picture, clock)
             style = detect_style(picture.rgb) if options.style == "auto" else options.style
-        job = self._job(pool, options, picture.size, clock, cancelled or _never)
+        job = self._job(pool, options, picture.size, clock, cancelled)
         boxes = windows(picture.size, job.size) if job.fit == "pad" else [(0, 0, *picture.size)]
+        wanted = on_preview if options.preview_every else None
         painted = []
         for number, box in enumerate(boxes):
-            wanted = on_preview if options.preview_every else None
             show = partial(_show, wanted, index, number, len(boxes)) if wanted else None
             painted.append(self._window(_cut(picture.rgb, box), job, show))
         return _result(picture, style, boxes, painted, job)
@@ -173,12 +176,13 @@ class Colorizer:
                 f"size {size[0]}x{size[1]}: pack {config.name} takes sides that are multiples of {multiple}"
             )
         defaults, guidance = config.defaults, options.guidance_scale
+        context = config.style.context if options.context == "auto" else options.context
         return _Job(
             pool=pool,
             options=options,
             fit=cast(Fit, options.fit),
             size=size,
-            context=config.style.context if options.context == "auto" else options.context,
+            context=cast(Mode, context),
             schedule=Schedule.create(options.steps or defaults.steps, config.scheduler_config),
             guidance_scale=defaults.guidance_scale if guidance is None else guidance,
             clock=clock,

@@ -346,3 +346,12 @@ def test_cancelling_between_steps(after):
     with pytest.raises(Cancelled):
         done.extend(results)
     assert len(steps) == after
+
+
+def test_cancelling_among_pages_in_colour(colorizer):
+    results = colorizer.colorize_sequence([color(5)] * 3, REFERENCES, cancelled=lambda: len(done) == 2)
+    done = []
+    with pytest.raises(Cancelled, match="before page 3"):
+        for result in results:
+            done.append(result)
+    assert [result.passed_through for result in done] == [True, True]
