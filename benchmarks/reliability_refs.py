@@ -212,6 +212,15 @@ def _not_completed(refs: ReferenceSet) -> list[str]:
     return wrong + ([] if names == NAMES else [f"adding again left {names}"])
 
 
+def environment() -> dict[str, str]:
+    """For child processes: the modules of this one, and one thread."""
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(str(Path(folder).absolute()) for folder in sys.path),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
 # Random moments
 
 
@@ -245,7 +254,8 @@ def _save(totals: dict[str, Any], json_file: Path) -> None:
 def _one_kill(root: Path, seed: int, expected: Expected, totals: dict[str, Any]) -> Expected:
     """Run a child, kill it, check. Returns what the set holds afterwards."""
     command = [sys.executable, __file__, "--child", str(root), "--seed", str(seed)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment()) as child:
         assert child.stdout and child.stderr
         expected.hear(child.stdout.readline() or "failed -")
         time.sleep(random.Random(seed).uniform(0, WINDOW_S))
@@ -355,6 +365,7 @@ def main() -> int:
         write_for_ever(options.child, options.seed, _say)
     if not options.json:
         parser.error("give --json FILE")
+    options.json.parent.mkdir(parents=True, exist_ok=True)
     if options.sweep:
         totals = sweep(options.every)
         _save(totals, options.json)

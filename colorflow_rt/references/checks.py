@@ -23,9 +23,9 @@ def verify(layout: Layout, on_progress: Progress | None = None) -> list[Problem]
         return [Problem("database", layout.database.name, how), *_unreadable_files(layout)]
     with database.reading(layout.database) as db:
         references = database.references(db)
-        problems = [*_embeddings(db, layout), *_indexes(db, layout)]
+        embeddings = list(_embeddings(db))
     pictures = list(_pictures(layout, references, on_progress))
-    return [*_still_listed(layout, pictures), *problems, *_orphans(layout)]
+    return [*_still_listed(layout, pictures), *embeddings, *_indexes(layout), *_orphans(layout)]
 
 
 def _unreadable_files(layout: Layout) -> Iterator[Problem]:
@@ -61,16 +61,25 @@ def _still_listed(layout: Layout, found: list[tuple[Reference, Problem]]) -> lis
     return [problem for reference, problem in found if reference.id in there]
 
 
-def _embeddings(db: Connection, layout: Layout) -> Iterator[Problem]:
+def _embeddings(db: Connection) -> Iterator[Problem]:
     for sha256, encoder in database.damaged_embeddings(db):
         yield Problem("embedding", f"{sha256} by {encoder}", "is damaged in set.sqlite: it is computed again when used")
 
 
-def _indexes(db: Connection, layout: Layout) -> Iterator[Problem]:
-    for generation, sha256 in database.generations(db):
-        path = layout.index(generation, sha256)
-        if wrong := index_problem(path, sha256):
-            yield Problem("index", path.name, f"{wrong}: it is built again when used, or by `refs rebuild`")
+def _indexes(layout: Layout) -> list[Problem]:
+    generations = _generations(layout)
+    problems = [(row, index_problem(layout.index(*row), row[1])) for row in generations]
+    named = _generations(layout)  # a writer may have replaced the oldest meanwhile
+    return [
+        Problem("index", layout.index(*row).name, f"{wrong}: it is built again when used, or by `refs rebuild`")
+        for row, wrong in problems
+        if wrong and row in named
+    ]
+
+
+def _generations(layout: Layout) -> list[tuple[int, str]]:
+    with database.reading(layout.database) as db:
+        return database.generations(db)
 
 
 def _orphans(layout: Layout) -> list[Problem]:

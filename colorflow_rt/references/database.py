@@ -54,6 +54,7 @@ CREATE TABLE generations (
 PRAGMA user_version = {VERSION};
 """
 _NO_ACCESS = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+_NO_SIDE_FILES = (*_NO_ACCESS, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
 _COLUMNS = "id, sha256, name, tag, width, height, added, source, state"
 _MARKS = ", ".join("?" * 9)
 
@@ -105,9 +106,10 @@ def _connect_reading(path: Path) -> sqlite3.Connection:
     try:
         return _connect(path, "mode=rw")
     except sqlite3.OperationalError as error:
-        # In a read-only folder SQLite cannot make the WAL's side files. With no WAL left the file is complete.
+        # In a read-only folder or on a full disk SQLite cannot make the WAL's side files, which even reading takes.
+        # With no WAL left the file is complete by itself.
         wal = path.with_name(path.name + "-wal")
-        if error.sqlite_errorcode & 0xFF not in _NO_ACCESS or (wal.exists() and wal.stat().st_size):
+        if error.sqlite_errorcode & 0xFF not in _NO_SIDE_FILES or (wal.exists() and wal.stat().st_size):
             raise
         return _connect(path, "mode=ro&immutable=1")
 

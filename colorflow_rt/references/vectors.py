@@ -151,7 +151,7 @@ class Vectors:
             try:
                 return PatchIndex.load(self._layout.index(generation, sha256), matrix, sha256)
             except ReferencesError as error:
-                self._notice(str(error))
+                self._notice(f"{error} (done, from set.sqlite)")
         return None
 
     def _build(self, encoder: str, fingerprint: str, matrix: F32, exact_limit: int) -> PatchIndex:
