@@ -20,9 +20,9 @@ from colorflow_rt.pixels import F32, U8, atomic_path, resize
 Crop = Literal["whole", "center"]
 CROPS: tuple[Crop, ...] = ("whole", "center")
 
-# benchmarks/retrieval.py, 2 cores of an AMD EPYC (LOG.md): a page's search takes 0.8 ms exactly and 0.8 ms in the
-# graph at 50,000 patches of dim 64, and 56 against 7 ms at dim 1024, where the graph takes 70 s to build and 0.6 s to
-# load: it pays after 1,400 pages. So exact search is the choice well past any set that one chapter needs.
+# Measured (benchmarks/LOG.md, 2026-11-21): at 50,000 patches a page's search takes 0.9 ms exactly and 0.9 ms in the
+# graph for dim 64, 18 and 3.4 ms for dim 1024, where the graph costs 44 s to build and 1.1 s to load: it pays after
+# 3,000 pages. Exact search is the choice well past any set that one chapter needs.
 EXACT_LIMIT = 100_000
 # The graph: recall@3 against exact search >= 0.99 on 50,000 clustered patches (tests/test_retrieval.py).
 _M, _EF_CONSTRUCTION, _EF, _SEED = 16, 200, 256, 1
