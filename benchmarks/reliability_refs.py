@@ -177,8 +177,8 @@ def check(root: Path, expected: Expected) -> tuple[list[str], Counter[str]]:
     if expected.phase == "rebuilding" and any(problem.kind == "database" for problem in refs.verify()):
         refs.rebuild()  # it was damaged before, and the killed rebuild had not come so far
     problems = refs.verify()
-    wrong = [f"{p.kind} {p.subject}: {p.message}" for p in problems if p.kind != "orphan"]
-    orphans = Counter(problem.message.split(":")[0] for problem in problems)
+    wrong = [p.message for p in problems if p.kind != "orphan"]
+    orphans = Counter(problem.message.removeprefix(problem.subject).split(":")[0].strip() for problem in problems)
     folder = refs.folder / "images"
     wrong += [f"{path.name} is damaged" for path in folder.glob("[0-9a-f]*") if not images.is_good(folder, path.stem)]
     wrong += _wrong_pictures(refs, expected)

@@ -527,6 +527,7 @@ def test_a_damaged_picture_is_named_and_the_rest_goes_on(tmp_path: Path) -> None
         if len(problems) == 4:
             break
     assert [(p.kind, p.subject) for p in problems] == [("picture", f"#{n + 1} {NAMES[n]}") for n in (1, 3, 5, 6)]
+    assert all(p.message.startswith(p.subject) for p in problems)
     assert all("add the original again, or `colorflow refs remove campaign" in p.message for p in problems)
     assert refs.embeddings("campaign", DIM, refuse_to_embed).shape == (40, DIM)
     assert len(refs.search(np.eye(1, DIM, dtype=np.float32), 40, "campaign", DIM, refuse_to_embed)[0]) == 40

@@ -19,7 +19,7 @@ def verify(layout: Layout, on_progress: Progress | None = None) -> list[Problem]
     """
     complaint = database.integrity(layout.database)
     if complaint is not None:
-        how = f"is damaged ({complaint}): run `colorflow refs rebuild {layout.name}`"
+        how = f"{layout.database} is damaged ({complaint}): run `colorflow refs rebuild {layout.name}`"
         return [Problem("database", layout.database.name, how), *_unreadable_files(layout)]
     with database.reading(layout.database) as db:
         references = database.references(db)
@@ -41,7 +41,7 @@ def _pictures(
         if error := _why_not(layout, reference.sha256):
             subject = f"#{reference.id} {reference.name}"
             todo = f"add the original again, or `colorflow refs remove {layout.name} {reference.id}`"
-            yield reference, Problem("picture", subject, f"{error}: {todo}")
+            yield reference, Problem("picture", subject, f"{subject}: {error}: {todo}")
         if on_progress:
             on_progress(done, len(references))
 
@@ -63,18 +63,17 @@ def _still_listed(layout: Layout, found: list[tuple[Reference, Problem]]) -> lis
 
 def _embeddings(db: Connection) -> Iterator[Problem]:
     for sha256, encoder in database.damaged_embeddings(db):
-        yield Problem("embedding", f"{sha256} by {encoder}", "is damaged in set.sqlite: it is computed again when used")
+        subject = f"{sha256} by {encoder}"
+        yield Problem("embedding", subject, f"{subject} is damaged in set.sqlite: it is computed again when used")
 
 
 def _indexes(layout: Layout) -> list[Problem]:
     generations = _generations(layout)
     problems = [(row, index_problem(layout.index(*row), row[1])) for row in generations]
     named = _generations(layout)  # a writer may have replaced the oldest meanwhile
-    return [
-        Problem("index", layout.index(*row).name, f"{wrong}: it is built again when used, or by `refs rebuild`")
-        for row, wrong in problems
-        if wrong and row in named
-    ]
+    found = [(layout.index(*row).name, wrong) for row, wrong in problems if wrong and row in named]
+    how = f"it is built again when used, or by `colorflow refs rebuild {layout.name}`"
+    return [Problem("index", name, f"{name} {wrong}: {how}") for name, wrong in found]
 
 
 def _generations(layout: Layout) -> list[tuple[int, str]]:
@@ -91,11 +90,11 @@ def _orphans(layout: Layout) -> list[Problem]:
         named = {layout.index(*generation) for generation in database.generations(db)}
     if is_held(layout.lock):  # a writer's files in flight look the same
         return []
+    rebuild = f"`colorflow refs rebuild {layout.name}`"
     left = [(path, "is a left-over of a killed writer") for path in temporary]
     left += [(path, "is an index that no row names") for path in indexes if path not in named]
     left += [(image_path(layout.images, sha256), "was removed from the set") for sha256 in sorted(removed & files)]
-    problems = [Problem("orphan", path.name, f"{what}: `colorflow refs rebuild` clears it away") for path, what in left]
-    for sha256 in sorted(files - pictures - removed):
-        what = "is a picture without a row (a killed add): add it again, or `colorflow refs rebuild` takes it up"
-        problems.append(Problem("orphan", f"{sha256}.png", what))
-    return problems
+    found = [(path.name, f"{what}: {rebuild} clears it away") for path, what in left]
+    without = f"is a picture without a row (a killed add): add it again, or {rebuild} takes it up"
+    found += [(f"{sha256}.png", without) for sha256 in sorted(files - pictures - removed)]
+    return [Problem("orphan", name, f"{name} {what}") for name, what in found]
