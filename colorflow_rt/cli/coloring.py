@@ -106,9 +106,13 @@ class Chapter:
         name = self._names[page]
         self._folder.check_free(name, self._force)
         result = self._colorizer.colorize(page, self._pool, self._options, cancelled=stop)
-        record = Record(name, str(page.resolve()), self._hashes[page], self._fingerprint(page), "started")
+        known = self._folder.record(name)
+        approved = {"approved": known.details["approved"]} if known and "approved" in known.details else {}
+        print_now = self._fingerprint(page)
+        record = Record(name, str(page.resolve()), self._hashes[page], print_now, "started", details=approved)
         self._folder.write(record)
-        record = replace(record, state="done", files=self._write(name, result), details=_details(result))
+        details = details_of(result) | approved
+        record = replace(record, state="done", files=self._write(name, result), details=details)
         self._folder.write(record)
         self._approve(record)
         state = IN_COLOR if result.passed_through else COLORED
@@ -190,7 +194,8 @@ def _resolved(options: ColorizeOptions, pack: Pack) -> dict[str, Any]:
     return asdict(replace(options, steps=steps, guidance_scale=guidance))
 
 
-def _details(result: Result) -> dict[str, Any]:
+def details_of(result: Result) -> dict[str, Any]:
+    """What a record keeps of a result; references are those on its canvas, the most similar first."""
     best: dict[str, float] = {}
     for match in result.matches:
         best[match.reference] = max(match.similarity, best.get(match.reference, -1.0))

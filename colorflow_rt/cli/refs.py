@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -12,6 +12,9 @@ from colorflow_rt.cli.screen import print_notices, print_table, progress, shown
 
 if TYPE_CHECKING:
     from colorflow_rt.references import Reference
+
+QUADRANTS = ("top left", "top right", "bottom left", "bottom right")
+PARTS = ("whole", *QUADRANTS)
 
 set_argument = click.argument("name", metavar="SET")
 pictures_argument = click.argument("pictures", metavar="PICTURE...", nargs=-1, required=True)
@@ -131,6 +134,46 @@ def tag(name: str, pictures: Sequence[str], tag: str | None) -> None:
 
     count = ReferenceSet.open(name).set_tag(pictures, tag)
     click.echo(f"{name}: {count} tagged {tag}" if tag else f"{name}: {count} without a tag now")
+
+
+@refs.command()
+@set_argument
+@click.argument("page", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "-k", "count", type=click.IntRange(1, 100), default=3, show_default=True, help="Patches of each quadrant."
+)
+@click.option("--pack", default="mini", show_default=True, envvar="COLORFLOW_PACK", help="Whose encoder to use.")
+@click.option("--fit", type=click.Choice(("pad", "crop")), default="pad", show_default=True)
+def search(name: str, page: Path, count: int, pack: str, fit: Literal["pad", "crop"]) -> None:
+    """Show which patches of a set a page would take.
+
+    For each quadrant of the page the most similar patches, banned pictures left out. score: cosine similarity.
+    """
+    from colorflow_rt.canvas import choose_size, fit_page, query_patches
+    from colorflow_rt.context import context_image
+    from colorflow_rt.pack import open_pack
+    from colorflow_rt.pixels import read_picture
+    from colorflow_rt.pool import PatchEncoder
+    from colorflow_rt.references import ReferenceSet
+
+    opened, chosen, picture = open_pack(pack), ReferenceSet.open(name), read_picture(page)
+    encoder = PatchEncoder(opened, choose_size(picture.size, opened.config.pages.sizes), fit)
+    context = context_image(fit_page(picture.rgb, encoder.size, fit)[0], opened.config.style.context)
+    found = chosen.search(encoder.patches(query_patches(context)), count, encoder.key, encoder.dim, encoder.pictures)
+    rows = [
+        (
+            QUADRANTS[quadrant],
+            rank,
+            f"{hit.score:.3f}",
+            f"#{hit.reference.id}",
+            shown(hit.reference.name),
+            PARTS[hit.patch],
+        )
+        for quadrant, hits in enumerate(found)
+        for rank, hit in enumerate(hits, 1)
+    ]
+    print_table(("quadrant", "rank", "score", "id", "name", "part"), rows, right=("rank", "score", "id"))
+    print_notices(chosen)
 
 
 @refs.command()

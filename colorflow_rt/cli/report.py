@@ -23,9 +23,10 @@ def print_summary(outcomes: Sequence[Outcome], pages: int, out: Path, seconds: f
     counts = Counter(outcome.state for outcome in outcomes)
     parts = [f"{counts[state]} {state}" for state in STATES if counts[state]]
     click.echo(f"{pages} pages: {', '.join(parts) or 'none done'} ({seconds:.1f} s) in {shown(out)}")
-    for state, meaning in ((IN_COLOR, "already in colour, copied as they are"), (FAILED, "failed")):
-        if named := [shown(outcome.page) for outcome in outcomes if outcome.state == state]:
-            click.echo(f"{meaning}: {', '.join(named)}")
+    if in_color := [shown(o.page) for o in outcomes if o.details.get("passed_through")]:
+        click.echo(f"already in colour, copied as they are: {', '.join(in_color)}")
+    if failed := [shown(o.page) for o in outcomes if o.state == FAILED]:
+        click.echo(f"failed: {', '.join(failed)}")
 
 
 def write_report(path: Path, outcomes: Sequence[Outcome], out: Path, seconds: float, exit_code: int) -> None:
@@ -58,7 +59,9 @@ def _row(outcome: Outcome, out: Path, pool: Pool, limits: Limits) -> Row:
     what = IN_COLOR if details["passed_through"] else details["style"]
     page, result = (read_picture(path, limits).rgb for path in (outcome.page, out / str(outcome.output)))
     cells = ([Shot(page)], reference_shots(pool, details["references"]), [Shot(result)])
-    return Row(f"{shown(outcome.page.name)}   {what}", cells)
+    name, output = outcome.page.name, str(outcome.output)
+    title = name if Path(name).stem == Path(output).stem else f"{name} -> {output}"
+    return Row(f"{shown(title)}   {what}", cells)
 
 
 def reference_shots(pool: Pool, used: Sequence[dict[str, object]]) -> list[Shot]:

@@ -1,0 +1,84 @@
+"""Running `colorflow` in this process on the fake pack, and tiny pages to colour."""
+
+import io
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from colorflow_rt.cli import run
+from colorflow_rt.pixels import read_picture, write_png
+
+SIZE = (48, 64)
+
+
+class Done(NamedTuple):
+    """How a command ended: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+def colorflow(*arguments: object) -> Done:
+    """Run one command line."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = run([str(argument) for argument in arguments])
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def use_fake_pack(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """Everything of this test stays in `home`, and commands take the fake pack."""
+    monkeypatch.setenv("COLORFLOW_HOME", str(home))
+    monkeypatch.setenv("COLORFLOW_PACK", "fake")
+
+
+def gray_page(path: Path, seed: int = 0, size: tuple[int, int] = SIZE) -> Path:
+    """A page of gray blocks that no other seed has."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (size[1] // 8 + 1, size[0] // 8 + 1), dtype=np.uint8)
+    gray = np.kron(blocks, np.ones((8, 8), np.uint8))[: size[1], : size[0]]
+    return _write(path, np.repeat(gray[..., None], 3, axis=2))
+
+
+def color_page(path: Path, seed: int = 0, size: tuple[int, int] = SIZE) -> Path:
+    """A picture of coloured stripes that no other seed has."""
+    stripes = np.random.default_rng(1000 + seed).integers(0, 256, (8, 1, 3), dtype=np.uint8)
+    return _write(path, np.repeat(np.repeat(stripes, -(-size[1] // 8), axis=0)[: size[1]], size[0], axis=1))
+
+
+def _write(path: Path, rgb: NDArray[np.uint8]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_png(path, np.ascontiguousarray(rgb))
+    return path
+
+
+def chapter(root: Path, pages: int = 3, references: int = 2) -> tuple[Path, Path, Path]:
+    """Folders of pages and of references, and one for results that is not there yet."""
+    for number in range(1, pages + 1):
+        gray_page(root / "pages" / f"page{number}.png", number)
+    for number in range(1, references + 1):
+        color_page(root / "refs" / f"ref{number}.png", number)
+    return root / "pages", root / "refs", root / "out"
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    """The PNG files directly in a folder, by name."""
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.png"))}
+
+
+def rgb(path: Path) -> NDArray[np.uint8]:
+    """The pixels of a picture."""
+    return read_picture(path).rgb
+
+
+def one_line(done: Done, code: int, *parts: str) -> None:
+    """Assert that a command ended with `code` and one line on stderr that has these parts and no traceback."""
+    lines = done.err.splitlines()
+    assert done.code == code, done
+    assert len(lines) == 1 and lines[0].startswith("error: "), done.err
+    for part in parts:
+        assert part in lines[0], done.err
