@@ -2,6 +2,7 @@
 
 import io
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from colorflow_rt.cli import run
+from colorflow_rt.engine.fake import fake_config
+from colorflow_rt.pack import file_hash
+from colorflow_rt.pack_config import GRAPHS
 from colorflow_rt.pixels import read_picture, write_png
 
 SIZE = (48, 64)
@@ -63,6 +67,18 @@ def chapter(root: Path, pages: int = 3, references: int = 2) -> tuple[Path, Path
     for number in range(1, references + 1):
         color_page(root / "refs" / f"ref{number}.png", number)
     return root / "pages", root / "refs", root / "out"
+
+
+def pack_of_nonsense(folder: Path) -> Path:
+    """A pack whose description is right and whose graphs are not: what is found before a graph is loaded."""
+    folder.mkdir(parents=True)
+    for graph in GRAPHS:
+        (folder / f"{graph}.onnx").write_bytes(graph.encode())
+    config = fake_config()
+    graphs = {name: replace(graph, file=f"{name}.onnx") for name, graph in config.graphs.items()}
+    files = {f"{graph}.onnx": file_hash(folder / f"{graph}.onnx") for graph in GRAPHS}
+    (folder / "pack.toml").write_text(replace(config, graphs=graphs, files=files).to_toml())
+    return folder
 
 
 def pictures(folder: Path) -> dict[str, bytes]:

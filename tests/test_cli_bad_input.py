@@ -1,18 +1,25 @@
 """Bad input at the command line: an exit code and one clear line each, no traceback, nothing half written."""
 
 import errno
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_tools import chapter, color_page, colorflow, gray_page, one_line, pictures, rgb, use_fake_pack
+from cli_tools import (
+    chapter,
+    color_page,
+    colorflow,
+    gray_page,
+    one_line,
+    pack_of_nonsense,
+    pictures,
+    rgb,
+    use_fake_pack,
+)
 from PIL import Image, ImageCms
 
 import colorflow_rt.files
-from colorflow_rt.engine.fake import fake_config
 from colorflow_rt.pack import file_hash
-from colorflow_rt.pack_config import GRAPHS
 
 
 @pytest.fixture(autouse=True)
@@ -121,18 +128,6 @@ def test_missing_inputs_and_empty_folders_are_usage_errors(tmp_path):
     one_line(colorize(tmp_path, tmp_path / "nowhere.png"), 2, "no file or folder")
     one_line(colorize(tmp_path, tmp_path / "empty"), 2, "no pictures in")
     assert not (tmp_path / "out").exists()
-
-
-def pack_of_nonsense(folder):
-    """A pack whose description is right and whose graphs are not: what is found before a graph is loaded."""
-    folder.mkdir()
-    for graph in GRAPHS:
-        (folder / f"{graph}.onnx").write_bytes(graph.encode())
-    config = fake_config()
-    graphs = {name: replace(graph, file=f"{name}.onnx") for name, graph in config.graphs.items()}
-    files = {f"{graph}.onnx": file_hash(folder / f"{graph}.onnx") for graph in GRAPHS}
-    (folder / "pack.toml").write_text(replace(config, graphs=graphs, files=files).to_toml())
-    return folder
 
 
 def test_a_damaged_pack_file_is_named_with_both_hashes(tmp_path):
