@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
@@ -158,7 +158,8 @@ def search(name: str, page: Path, count: int, pack: str, fit: Literal["pad", "cr
 
     opened, chosen, picture = open_pack(pack), ReferenceSet.open(name), read_picture(page)
     encoder = PatchEncoder(opened, choose_size(picture.size, opened.config.pages.sizes), fit)
-    context = context_image(fit_page(picture.rgb, encoder.size, fit)[0], opened.config.style.context)
+    mode = cast('Literal["page", "blend"]', opened.config.style.context)
+    context = context_image(fit_page(picture.rgb, encoder.size, fit)[0], mode)
     found = chosen.search(encoder.patches(query_patches(context)), count, encoder.key, encoder.dim, encoder.pictures)
     rows = [
         (
