@@ -181,18 +181,24 @@ class JobFolder:
         path = self.out / file
         return path.is_file() and (file_sha256(path) == sha256 or _is_picture(path))
 
-    def check_free(self, name: str, force: bool) -> None:
-        """NotOursError if a file of this name is there that no run of ours has made, unless `force`."""
-        path = self.out / f"{name}.png"
-        if name not in self._records and path.exists() and not force:
-            raise NotOursError(f"{path} exists and was not made by colorflow: move it away, or replace it by --force")
+    def check_free(self, name: str, files: Iterable[str]) -> None:
+        """NotOursError if one of the files (relative to the folder) is there and no run of ours has made it."""
+        record = self._records.get(name)
+        if name in self._records and record is None:
+            return  # damaged: ours, but nobody knows what it listed
+        for path in (self.out / file for file in files if record is None or file not in record.files):
+            if path.exists():
+                raise NotOursError(f"{path} exists and was not made by colorflow: move it away, or give --force")
 
     def record(self, name: str) -> Record | None:
         """What is known of an output; None if nothing is, or its record is damaged."""
         return self._records.get(name)
 
     def write(self, record: Record) -> None:
-        """Write a record down: "started" before the first file of a page is replaced, "done" after the last."""
+        """Write a record down: "started" before the first file of a page is replaced, "done" after the last.
+
+        A started record lists the files that may be there, those of the run before and those to come.
+        """
         text = json.dumps({"version": VERSION, **asdict(record)}, indent=1)
         atomic_write(self._pages / f"{record.output}.json", text.encode())
         self._records[record.output] = record

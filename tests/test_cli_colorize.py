@@ -204,6 +204,9 @@ def test_the_chroma_layer_is_a_file_of_its_own(tmp_path):
     (out / "chroma" / "page1.png").unlink()
     assert "1 coloured" in colorize(pages, refs, out, "--chroma-layer").out
     assert (out / "chroma" / "page1.png").exists()
+    colorize(pages, refs, out)  # a layer of other options would be a wrong file
+    assert not (out / "chroma" / "page1.png").exists()
+    assert "1 coloured" in colorize(pages, refs, out, "--chroma-layer").out
 
 
 def test_the_json_report_says_what_was_done(tmp_path):
@@ -342,6 +345,22 @@ def test_results_never_replace_the_pages(tmp_path):
 def test_out_may_not_be_the_folder_of_the_references(tmp_path):
     pages, refs, _ = chapter(tmp_path)
     one_line(colorize(pages, refs, refs), 2, "--out is the folder of the references")
+
+
+def test_a_page_that_has_gone_is_left_out_of_the_sheet(tmp_path, monkeypatch):
+    pages, refs, out = chapter(tmp_path, pages=2)
+    real = coloring.Chapter.run
+
+    def run(self):
+        ended = real(self)
+        (pages / "page1.png").unlink(missing_ok=True)
+        return ended
+
+    monkeypatch.setattr(coloring.Chapter, "run", run)
+    assert colorize(pages, refs, out).code == 0
+    alone = colorize(pages, refs, tmp_path / "alone")
+    assert alone.code == 0
+    assert rgb(out / "contact_sheet.png").shape == rgb(tmp_path / "alone" / "contact_sheet.png").shape
 
 
 def test_sheets_show_every_page_that_has_a_result(tmp_path):

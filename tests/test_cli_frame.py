@@ -1,5 +1,6 @@
 """The command's frame: what is imported when, and what every kind of error looks like."""
 
+import io
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from importlib.util import find_spec
 import pytest
 from cli_tools import colorflow, one_line
 
-from colorflow_rt.cli import commands, packs
+from colorflow_rt.cli import commands, packs, screen
 from colorflow_rt.errors import DamagedPackError, MissingExtraError, OptionError, missing_extra
 
 COMMAND = [sys.executable, "-m", "colorflow_rt.cli"]
@@ -81,6 +82,25 @@ def test_our_errors_are_one_line_and_carry_their_exit_code(monkeypatch, error, c
 
 def test_an_unexpected_error_is_one_line_with_a_hint(monkeypatch):
     one_line(raises(monkeypatch, ZeroDivisionError("x / 0")), 1, "ZeroDivisionError: x / 0", "--debug")
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    missing = ModuleNotFoundError("No module named 'hnswlib'", name="hnswlib")
+    one_line(raises(monkeypatch, missing), 1, "hnswlib is not installed", "pip install")
+
+
+def test_on_a_terminal_progress_is_a_bar_with_the_time_left(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with screen.progress("colouring", 2) as advance:
+        advance("page 1")
+        advance("error: page 2")
+    shown = sys.stderr.getvalue()
+    assert "page 1" in shown and "error: page 2" in shown
+    assert "colouring" in shown and "2/2" in shown and "ETA" in shown
 
 
 def test_debug_shows_the_traceback(monkeypatch):

@@ -86,15 +86,21 @@ def test_doctor_names_the_missing_extras_and_the_command_for_each(monkeypatch):
     assert "pip install 'colorflow-rt[tensorrt]'" in rows["tensorrt"][1]
 
 
-def test_doctor_notices_a_missing_package_and_a_home_that_cannot_be_written(tmp_path, monkeypatch):
+def test_doctor_notices_a_missing_package(monkeypatch):
     real = doctor._installed
     monkeypatch.setattr(doctor, "_installed", lambda name: None if name == "hnswlib" else real(name))
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("COLORFLOW_HOME", str(tmp_path / "file" / "home"))
     done = colorflow("doctor")
     assert done.code == 1
-    assert "hnswlib" in lines(done)["packages"][1]
-    assert "set COLORFLOW_HOME" in lines(done)["home"][1]
+    assert done.out.endswith("failed: packages\n")
+    assert lines(done)["packages"] == ("FAIL", "not installed: hnswlib; pip install hnswlib")
+
+
+def test_doctor_notices_a_home_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("COLORFLOW_HOME", str(tmp_path / "file" / "home"))
+    state, detail = lines(colorflow("doctor"))["home"]
+    assert state == "missing"
+    assert "set COLORFLOW_HOME" in detail
 
 
 def test_doctor_knows_the_extras_of_pyproject():

@@ -28,7 +28,7 @@ def assign(out, pages):
 def complete(job, page, name, print_now="f"):
     """What a run does for one page, its picture being a copy of the page."""
     record = Record(name, str(page.resolve()), file_sha256(page), print_now, "started")
-    job.check_free(name, force=False)
+    job.check_free(name, [f"{name}.png"])
     job.write(record)
     (job.out / f"{name}.png").write_bytes(page.read_bytes())
     files = {f"{name}.png": file_sha256(job.out / f"{name}.png")}
@@ -151,10 +151,13 @@ def test_a_file_that_no_run_has_made_is_not_replaced_unasked(tmp_path):
     mine = page(tmp_path / "out" / "1.png", 99)
     with JobFolder.open(tmp_path / "out") as job:
         with pytest.raises(OutputError, match="was not made by colorflow"):
-            job.check_free("1", force=False)
-        job.check_free("1", force=True)
-        job.write(Record("1", "/somewhere/1.png", "", "f", "started"))
-        job.check_free("1", force=False)
+            job.check_free("1", ["1.png"])
+        job.check_free("2", ["2.png"])
+        job.write(Record("1", "/somewhere/1.png", "", "f", "started", {"1.png": ""}))
+        job.check_free("1", ["1.png"])
+        page(tmp_path / "out" / "chroma" / "1.png")
+        with pytest.raises(OutputError, match=r"chroma/1\.png exists"):
+            job.check_free("1", ["1.png", "chroma/1.png"])
     assert mine.exists()
 
 
@@ -169,7 +172,7 @@ def test_a_damaged_record_means_that_the_page_is_made_again(tmp_path, damage):
     with JobFolder.open(tmp_path / "out") as job:
         assert job.finished("1", "f") is None
         assert job.assign([source], {source: "x"}) == {source: "1"}
-        job.check_free("1", force=False)
+        job.check_free("1", ["1.png"])
 
 
 def test_records_are_readable_by_people_and_programs(tmp_path):

@@ -53,6 +53,8 @@ def _report(error: Exception) -> int:
         case ColorflowError():
             _say(str(error))
             return error.exit_code
+        case ModuleNotFoundError():
+            _say(f"{error.name} is not installed: pip install --force-reinstall colorflow-rt gets what is missing")
         case _:
             _say(f"unexpected {type(error).__name__}: {error} (`colorflow --debug ...` shows where)")
     return 1

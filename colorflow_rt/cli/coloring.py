@@ -104,19 +104,30 @@ class Chapter:
 
     def _color(self, page: Path, stop: "_Stop") -> Outcome:
         name = self._names[page]
-        self._folder.check_free(name, self._force)
+        planned = [f"{name}.png", *([f"{CHROMA}/{name}.png"] if self._options.chroma_layer else [])]
+        if not self._force:
+            self._folder.check_free(name, planned)
         result = self._colorizer.colorize(page, self._pool, self._options, cancelled=stop)
-        known = self._folder.record(name)
-        approved = {"approved": known.details["approved"]} if known and "approved" in known.details else {}
-        print_now = self._fingerprint(page)
-        record = Record(name, str(page.resolve()), self._hashes[page], print_now, "started", details=approved)
-        self._folder.write(record)
-        details = details_of(result) | approved
+        record = self._start(page, planned)
+        details = details_of(result) | record.details
         record = replace(record, state="done", files=self._write(name, result), details=details)
         self._folder.write(record)
         self._approve(record)
         state = IN_COLOR if result.passed_through else COLORED
         return Outcome(page, state, f"{name}.png", details=record.details)
+
+    def _start(self, page: Path, planned: list[str]) -> Record:
+        """The record of a page whose files may now be replaced; those that it will not have any more are removed."""
+        name, known = self._names[page], self._folder.record(self._names[page])
+        before = known.files if known else {}
+        approved = {"approved": known.details["approved"]} if known and "approved" in known.details else {}
+        files = before | dict.fromkeys(planned, "")
+        source = (str(page.resolve()), self._hashes[page], self._fingerprint(page))
+        record = Record(name, *source, "started", files, approved)
+        self._folder.write(record)
+        for file in before.keys() - set(planned):
+            (self._folder.out / file).unlink(missing_ok=True)
+        return record
 
     def _write(self, name: str, result: Result) -> dict[str, str]:
         """Write the files of a page; their SHA-256 by name relative to the out folder."""

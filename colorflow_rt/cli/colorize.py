@@ -80,11 +80,11 @@ def _colorize(inputs: Sequence[Path], refs: Path | None, set_name: str | None, o
         switches = {name: given[name] for name in ("force", "approve")}
         chapter = Chapter(pages, folder, colorizer, pool, options, **switches)
         ended = chapter.run()
+        seconds = time.perf_counter() - started
+        print_notices(pool)
+        print_summary(chapter.outcomes, len(pages), out, seconds)
         if given["sheet"] and ended is None:
             write_sheets(out, chapter.outcomes, pool, colorizer.limits)
-    seconds = time.perf_counter() - started
-    print_notices(pool)
-    print_summary(chapter.outcomes, len(pages), out, seconds)
     failed = any(outcome.state == FAILED for outcome in chapter.outcomes)
     code = INTERRUPTED if isinstance(ended, Cancelled) else ended.exit_code if ended else int(failed)
     if given["report"]:

@@ -15,7 +15,18 @@ import click
 from colorflow_rt.cli.screen import print_table, shown
 from colorflow_rt.errors import ColorflowError, install_hint
 
-REQUIRED = ("numpy", "onnxruntime", "hnswlib", "pillow", "scikit-image", "scipy", "click", "rich")
+REQUIRED = (
+    "numpy",
+    "onnxruntime",
+    "hnswlib",
+    "pillow",
+    "scikit-image",
+    "scipy",
+    "click",
+    "rich",
+    "psutil",
+    "platformdirs",
+)
 EXTRAS = {  # as in pyproject.toml (a test compares them): what each adds
     "gpu": ("onnxruntime-gpu",),
     "tensorrt": ("tensorrt", "polygraphy"),
@@ -39,7 +50,9 @@ def doctor(ctx: click.Context) -> None:
 
     Exit code 0 if pages can be coloured here with the bundled pack.
     """
-    checks = [*_machine(), *_packages(), _home(), _pack(), *_backends(), *_extras()]
+    checks = list(_packages())
+    if all(check.state == "ok" for check in checks):
+        checks += [*_machine(), _home(), _pack(), *_backends(), *_extras()]
     print_table(("check", "state", "detail"), checks)
     failed = [check.what for check in checks if check.state == "FAIL"]
     click.echo(f"failed: {', '.join(failed)}" if failed else "pages can be coloured here")
@@ -51,15 +64,15 @@ def _machine() -> Iterator[Check]:
 
     from colorflow_rt.engine.onnx import available_threads
 
-    enough = sys.version_info >= (3, 11)
-    detail = f"{platform.python_version()} on {platform.platform()}" + ("" if enough else ": 3.11 or newer is needed")
-    yield Check("python", "ok" if enough else "FAIL", detail)
     memory = psutil.virtual_memory()
     gib = f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB memory free"
     yield Check("machine", "ok", f"{platform.machine()}, {available_threads()} threads, {gib}")
 
 
 def _packages() -> Iterator[Check]:
+    enough = sys.version_info >= (3, 11)
+    detail = f"{platform.python_version()} on {platform.platform()}" + ("" if enough else ": 3.11 or newer is needed")
+    yield Check("python", "ok" if enough else "FAIL", detail)
     found = {name: _installed(name) for name in REQUIRED}
     missing = [name for name, number in found.items() if number is None]
     yield Check("packages", "ok", ", ".join(f"{name} {number}" for name, number in found.items() if number))

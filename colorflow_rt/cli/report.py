@@ -9,6 +9,7 @@ import click
 
 from colorflow_rt.cli.coloring import COLORED, FAILED, FINISHED, IN_COLOR, Outcome
 from colorflow_rt.cli.screen import shown
+from colorflow_rt.errors import ImageError
 from colorflow_rt.files import atomic_write
 from colorflow_rt.pixels import Limits, read_picture
 from colorflow_rt.pool import Pool
@@ -50,15 +51,19 @@ def write_sheets(out: Path, outcomes: Iterable[Outcome], pool: Pool, limits: Lim
     done = [outcome for outcome in outcomes if outcome.output]
     new = any(outcome.state != FINISHED for outcome in done)
     if new or (done and not (out / "contact_sheet.png").exists()):
-        rows = (_row(outcome, out, pool, limits) for outcome in done)
+        rows = (row for outcome in done if (row := _row(outcome, out, pool, limits)))
         write_contact_sheets(out, ("page", "references used", "result"), rows)
 
 
-def _row(outcome: Outcome, out: Path, pool: Pool, limits: Limits) -> Row:
+def _row(outcome: Outcome, out: Path, pool: Pool, limits: Limits) -> Row | None:
+    """None if a picture has gone or was damaged since: the sheet is no reason to fail."""
     details = outcome.details
     what = IN_COLOR if details["passed_through"] else details["style"]
-    page, result = (read_picture(path, limits).rgb for path in (outcome.page, out / str(outcome.output)))
-    cells = ([Shot(page)], reference_shots(pool, details["references"]), [Shot(result)])
+    try:
+        page, result = (read_picture(path, limits).rgb for path in (outcome.page, out / str(outcome.output)))
+        cells = ([Shot(page)], reference_shots(pool, details["references"]), [Shot(result)])
+    except ImageError:
+        return None
     name, output = outcome.page.name, str(outcome.output)
     title = name if Path(name).stem == Path(output).stem else f"{name} -> {output}"
     return Row(f"{shown(title)}   {what}", cells)
