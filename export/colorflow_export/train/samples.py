@@ -68,15 +68,17 @@ def canvas_sample(chapter: PoolChapter, size: tuple[int, int], rng: np.random.Ge
         sources += [other for i, other in enumerate(chapter.truth) if i != page]
     count = int(rng.integers(2, len(sources) + 1))
     chosen = [sources[i] for i in rng.permutation(len(sources))[:count]]
-    truth, *references = turn_chroma([chapter.truth[page], *chosen], rng)
+    # Shrunk before they are turned to another palette: the drawing of samples must not outlast their training.
+    small = [_resized(image, size) for image in (chapter.truth[page], *chosen)]
+    truth, *references = turn_chroma(small, rng)
     gray = np.repeat(_resized(styled(chapter, page, rng), size)[..., None], 3, axis=2)
     tiles = _tiles(references, size, rng)
-    return CanvasSample(canvas.assemble(gray, tiles), canvas.assemble(_resized(truth, size), tiles))
+    return CanvasSample(canvas.assemble(gray, tiles), canvas.assemble(truth, tiles))
 
 
 def _tiles(references: list[U8], size: tuple[int, int], rng: np.random.Generator) -> list[U8]:
     """12 tiles at random, whole pictures first: a wide choice teaches the model to look everywhere."""
-    patches = [patch for reference in references for patch in canvas.reference_patches(_resized(reference, size))]
+    patches = [patch for reference in references for patch in canvas.reference_patches(reference)]
     wholes = list(range(0, len(patches), 5))
     others = [i for i in rng.permutation(len(patches)) if i % 5]
     order = (wholes + [int(i) for i in others])[:12]
