@@ -57,9 +57,7 @@ def test_guider_call(golden: Golden) -> None:
 
 def test_unet_call(golden: Golden) -> None:
     t = golden.tensors
-    eps = golden.modules.unet(
-        t["call_sample"], torch.tensor([501, 501]), t["call_context"], controls_of(golden)
-    )
+    eps = golden.modules.unet(t["call_sample"], torch.tensor([501, 501]), t["call_context"], controls_of(golden))
     assert relative_error(eps, t["call_eps"]) < LIMIT
 
 

@@ -20,9 +20,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         loaded = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
     except Exception as error:  # torch and safetensors raise a dozen unrelated types for a damaged file
-        raise PackError(
-            f"cannot read {path}: {error}; expected one of {', '.join(SUFFIXES)} as released"
-        ) from error
+        raise PackError(f"cannot read {path}: {error}; expected one of {', '.join(SUFFIXES)} as released") from error
     if not all(isinstance(value, Tensor) for value in loaded.values()):
         raise PackError(f"{path} holds more than named tensors; expected a state dict as released")
     return {k: v.float() if v.is_floating_point() else v for k, v in loaded.items()}

@@ -12,6 +12,7 @@ from colorflow_export.checkpoints import load_strict, read_tensors
 from colorflow_export.modules import ColorGuider, ColorUNet, ColorVAE, FusionNet, fold_lora
 from colorflow_export.modules.bundle import Modules
 from colorflow_rt.errors import PackError
+from colorflow_rt.pack_config import ModelConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +38,7 @@ def load_golden(folder: Path) -> Golden:
         configs = json.loads((folder / "configs.json").read_text())
         tensors = load_file(folder / "tensors.safetensors")
     except (OSError, ValueError) as error:
-        raise PackError(
-            f"cannot read {folder}: {error}; expected the layout of golden/sd_small_5ch"
-        ) from error
+        raise PackError(f"cannot read {folder}: {error}; expected the layout of golden/sd_small_5ch") from error
     unet = ColorUNet.create(configs["unet"])
     load_strict(unet, read_tensors(folder / "unet.safetensors"), "unet")
     if (folder / "unet_lora.bin").exists():
@@ -49,15 +48,29 @@ def load_golden(folder: Path) -> Golden:
     vae = ColorVAE.create(configs["vae"])
     load_strict(vae, read_tensors(folder / "vae.safetensors"), "vae")
     modules = Modules(
+        _model_config(configs, tensors),
         unet,
         guider,
         vae,
         fusion=_fusion(folder, configs),
         prompt_embeds=tensors["prompt_embeds"][0],
         negative_prompt_embeds=tensors["negative_prompt_embeds"][0],
-        scaling_factor=configs["vae"]["scaling_factor"],
     )
     return Golden(modules, tensors, configs)
+
+
+def _model_config(configs: dict[str, Any], tensors: dict[str, Tensor]) -> ModelConfig:
+    tokens, dim = tensors["prompt_embeds"].shape[1:]
+    return ModelConfig(
+        latent_channels=configs["vae"]["latent_channels"],
+        vae_factor=2 ** (len(configs["vae"]["block_out_channels"]) - 1),
+        scaling_factor=configs["vae"]["scaling_factor"],
+        condition_channels=configs["colorguider"]["conditioning_channels"],
+        luminance_planes=0,
+        prediction_type=configs["scheduler"]["prediction_type"],
+        text_tokens=tokens,
+        text_dim=dim,
+    )
 
 
 def _fusion(folder: Path, configs: dict[str, Any]) -> FusionNet | None:

@@ -10,17 +10,18 @@ from colorflow_export.modules.embedder import Embedder
 from colorflow_export.modules.fusion import FusionNet
 from colorflow_export.modules.unet import ColorGuider, ColorUNet
 from colorflow_export.modules.vae import ColorVAE
+from colorflow_rt.pack_config import ModelConfig
 
 
 @dataclass(eq=False)
 class Modules:
-    """The networks of a model, in eval mode, and its constant prompt.
+    """The networks of a model, in eval mode without gradients, and its constant prompt.
 
-    fusion and clip may be None for a model that is not whole (some golden folders).
+    model: what passes between them. fusion and clip may be None for a model that is not whole (golden folders).
     prompt_embeds, negative_prompt_embeds: f32[N,D]; None for a model without text.
-    scaling_factor: latents = scaling_factor x posterior mean.
     """
 
+    model: ModelConfig
     unet: ColorUNet
     guider: ColorGuider
     vae: ColorVAE
@@ -28,24 +29,24 @@ class Modules:
     clip: Embedder | None = None
     prompt_embeds: Tensor | None = None
     negative_prompt_embeds: Tensor | None = None
-    scaling_factor: float = 0.18215
 
     def __post_init__(self) -> None:
         for module in self.parts().values():
             module.eval().requires_grad_(False)
 
     @classmethod
-    def create(
-        cls, modules: Mapping[str, dict[str, Any]], condition_channels: int, statistics: str, scaling: float
-    ) -> "Modules":
-        """Random weights from pack.toml's [modules]; `condition_channels` counts luminance planes too."""
+    def create(cls, modules: Mapping[str, dict[str, Any]], model: ModelConfig, statistics: str) -> "Modules":
+        """Random weights from pack.toml's [modules], [model] and pages.fusion_statistics; a prompt of zeros."""
+        text = Tensor(model.text_tokens, model.text_dim).zero_() if model.text_tokens else None
         return cls(
+            model,
             unet=ColorUNet.create(modules["unet"]),
-            guider=ColorGuider.create(modules["guider"], condition_channels),
+            guider=ColorGuider.create(modules["guider"], model.condition_planes),
             vae=ColorVAE.create(modules["vae"]),
             fusion=FusionNet(modules["vae"], statistics),
             clip=Embedder(modules["clip"]),
-            scaling_factor=scaling,
+            prompt_embeds=text,
+            negative_prompt_embeds=text,
         )
 
     def parts(self) -> dict[str, nn.Module]:

@@ -20,9 +20,7 @@ class SampleStatisticsNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.training or not self.batch_statistics:
             return super().forward(x)
-        return functional.instance_norm(
-            x, weight=self.weight, bias=self.bias, use_input_stats=True, eps=self.eps
-        )
+        return functional.instance_norm(x, weight=self.weight, bias=self.bias, use_input_stats=True, eps=self.eps)
 
 
 class ResidualBlock(nn.Module):

@@ -158,9 +158,7 @@ class ColorGuider(UNet2DConditionModel):  # type: ignore[misc]
         net = _container(config, text=False)
         net.__class__ = cls
         conv = net.conv_in
-        net.conv_in_condition = nn.Conv2d(
-            conv.in_channels + condition_channels, conv.out_channels, 3, padding=1
-        )
+        net.conv_in_condition = nn.Conv2d(conv.in_channels + condition_channels, conv.out_channels, 3, padding=1)
         channels = tap_channels(net)
         mid = 1 + sum(len(b.resnets) + len(b.downsamplers or ()) for b in net.down_blocks)
         net.brushnet_down_blocks = nn.ModuleList(_zero_conv(c) for c in channels[:mid])
@@ -206,15 +204,7 @@ def fold_lora(net: nn.Module, lora: dict[str, Tensor], alpha: float) -> None:
             down, up = (lora.get(f"{layer}.lora_{half}.default.weight") for half in "AB")
             weight = parameters.get(f"{layer}.weight")
             if down is None or up is None or weight is None:
-                raise ValueError(
-                    f"LoRA layer {layer}: expected lora_A, lora_B and a layer of this name in the U-Net"
-                )
-            if (
-                up.shape[0] != weight.shape[0]
-                or down.shape[1] != weight.shape[1]
-                or up.shape[1] != down.shape[0]
-            ):
-                raise ValueError(
-                    f"LoRA layer {layer}: A {[*down.shape]}, B {[*up.shape]} do not fit {[*weight.shape]}"
-                )
+                raise ValueError(f"LoRA layer {layer}: expected lora_A, lora_B and a layer of this name in the U-Net")
+            if up.shape[0] != weight.shape[0] or down.shape[1] != weight.shape[1] or up.shape[1] != down.shape[0]:
+                raise ValueError(f"LoRA layer {layer}: A {[*down.shape]}, B {[*up.shape]} do not fit {[*weight.shape]}")
             weight.add_((alpha / down.shape[0]) * (up.to(weight.dtype) @ down.to(weight.dtype)))

@@ -1,0 +1,172 @@
+"""The graphs of a pack (docs/pack.md, Graphs and tensors): one record describes each, one small module computes it.
+
+The modules' attributes carry the part names of the pack, so that an exported initializer is called
+`<part>.<state-dict key>` without any translation.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from colorflow_export.modules import super_resolve
+from colorflow_export.modules.bundle import Modules
+from colorflow_rt.engine import TensorSpec
+from colorflow_rt.pack_config import EncoderConfig, graph_tensors
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph: its tensors, what computes it, and which lengths its named axes may take.
+
+    multiples: for an axis name, the number its length must be a multiple of; other names take any length.
+    """
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    build: Callable[[Modules], nn.Module]
+    multiples: dict[str, int]
+
+    def example(self, **lengths: int) -> dict[str, Tensor]:
+        """Random inputs; an axis that is not given is 2 samples long, or 4 and 6 of its multiples."""
+        defaults = {"B": 2} | {axis: n * (6 if axis in "wW" else 4) for axis, n in self.multiples.items()}
+        sizes = defaults | lengths
+        noise = torch.Generator().manual_seed(0)
+        return {spec.name: _random(spec, sizes, noise) for spec in self.inputs}
+
+
+def _random(spec: TensorSpec, sizes: dict[str, int], noise: torch.Generator) -> Tensor:
+    shape = [sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape]
+    if spec.dtype == "int64":
+        return torch.randint(0, 1000, shape, generator=noise)
+    return torch.randn(shape, generator=noise)
+
+
+class ClipEncoder(nn.Module):
+    def __init__(self, modules: Modules) -> None:
+        super().__init__()
+        assert modules.clip is not None
+        self.clip = modules.clip.tower
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.clip(pixel_values=pixel_values).image_embeds  # type: ignore[no-any-return]
+
+
+class VaeEncoder(nn.Module):
+    def __init__(self, modules: Modules) -> None:
+        super().__init__()
+        self.vae = modules.vae
+        self.scaling_factor = modules.model.scaling_factor
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.vae.moments(image)[0] * self.scaling_factor
+
+
+class VaeDecoder(nn.Module):
+    def __init__(self, modules: Modules) -> None:
+        super().__init__()
+        self.vae = modules.vae
+        self.scaling_factor = modules.model.scaling_factor
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.vae.reconstruct(latents / self.scaling_factor)
+
+
+class SuperResolution(nn.Module):
+    def __init__(self, modules: Modules) -> None:
+        super().__init__()
+        assert modules.fusion is not None
+        self.vae = modules.vae
+        self.fusion = modules.fusion
+
+    def forward(self, color: Tensor, bw: Tensor) -> Tensor:
+        return super_resolve(self.vae, self.fusion, color, bw)
+
+
+class Text(nn.Module):
+    """The constant prompt: f32[N,D] each."""
+
+    prompt_embeds: Tensor
+    negative_prompt_embeds: Tensor
+
+    def __init__(self, prompt_embeds: Tensor, negative_prompt_embeds: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("prompt_embeds", prompt_embeds)
+        self.register_buffer("negative_prompt_embeds", negative_prompt_embeds)
+
+
+class DenoiseStep(nn.Module):
+    """One step of the loop for a batch whose samples may each be at their own (docs/pack.md)."""
+
+    def __init__(self, modules: Modules) -> None:
+        super().__init__()
+        self.unet = modules.unet
+        self.guider = modules.guider
+        if modules.prompt_embeds is not None and modules.negative_prompt_embeds is not None:
+            self.text = Text(modules.prompt_embeds, modules.negative_prompt_embeds)
+
+    def forward(
+        self,
+        sample: Tensor,
+        x0_prev1: Tensor,
+        x0_prev2: Tensor,
+        condition: Tensor,
+        timestep: Tensor,
+        predictor: Tensor,
+        denoiser: Tensor,
+        corrector: Tensor,
+        guidance_scale: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        x = _combine(predictor, sample, x0_prev1, x0_prev2)
+        controls = self.guider(x, timestep, condition)
+        if guidance_scale is None:
+            output = self.unet(x, timestep, None, controls)
+        else:
+            output = self.guided(x, timestep, controls, guidance_scale)
+        x0 = _combine(denoiser, x, output)
+        return _combine(corrector, sample, x0_prev1, x0_prev2, x0), x0
+
+    def guided(self, x: Tensor, timestep: Tensor, controls: list[Tensor], guidance_scale: Tensor) -> Tensor:
+        """Both guidance halves, [negative, positive], in one call; the guider's output is the same for both."""
+        batch = x.shape[0]
+        prompts = torch.stack([self.text.negative_prompt_embeds, self.text.prompt_embeds])
+        text = prompts.unsqueeze(1).expand(2, batch, -1, -1).flatten(0, 1)
+        doubled = [torch.cat([control, control]) for control in controls]
+        both: Tensor = self.unet(torch.cat([x, x]), torch.cat([timestep, timestep]), text, doubled)
+        # Not chunk(2): over a symbolic batch the exporter would silently pin the batch to the example's.
+        negative, positive = both[:batch], both[batch:]
+        return negative + guidance_scale[:, None, None, None] * (positive - negative)
+
+
+def _combine(coefficients: Tensor, *tensors: Tensor) -> Tensor:
+    """Sum over i of coefficients[b, i] x tensors[i][b]."""
+    terms = [coefficients[:, i, None, None, None] * tensor for i, tensor in enumerate(tensors)]
+    return sum(terms[1:], terms[0])
+
+
+def graphs_of(modules: Modules) -> tuple[Graph, ...]:
+    """The graphs that these modules can make: all five, or fewer where fusion or clip is missing."""
+    tables = graph_tensors(modules.model, _encoder(modules))
+    factor = modules.model.vae_factor
+    multiple = 2 ** (len(modules.unet.config.block_out_channels) - 1)
+    sides = {"H": factor, "W": factor}
+    return tuple(
+        Graph(name, *tables[name], build, multiples)
+        for name, build, multiples, present in (
+            ("clip_encoder", ClipEncoder, {}, modules.clip),
+            ("vae_encoder", VaeEncoder, sides, modules.vae),
+            ("denoise_step", DenoiseStep, {"h": multiple, "w": multiple}, modules.unet),
+            ("vae_decoder", VaeDecoder, {"h": 1, "w": 1}, modules.vae),
+            ("gsrp", SuperResolution, sides, modules.fusion),
+        )
+        if present is not None
+    )
+
+
+def _encoder(modules: Modules) -> EncoderConfig:
+    """Only the lengths matter here."""
+    config = modules.clip.tower.config if modules.clip is not None else None
+    image_size, dim = (config.image_size, config.projection_dim) if config is not None else (1, 1)
+    return EncoderConfig("", image_size, "whole", (0.0,) * 3, (1.0,) * 3, dim)
