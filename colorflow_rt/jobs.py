@@ -228,7 +228,8 @@ def _read_record(path: Path) -> Record | None:
         record = Record(**{f.name: data[f.name] for f in fields(Record)})
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return record if data.get("version") == VERSION and record.output == path.stem else None
+    whole = isinstance(record.files, dict) and isinstance(record.details, dict) and record.output == path.stem
+    return record if whole and data.get("version") == VERSION else None
 
 
 def _is_picture(path: Path) -> bool:

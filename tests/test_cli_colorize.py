@@ -166,7 +166,12 @@ def test_one_bad_page_is_reported_and_the_rest_go_on(tmp_path):
         "page3.png": "coloured",
     }
     gray_page(pages / "page2.png")
-    assert "1 coloured, 2 finished before" in colorize(pages, refs, out).out
+    assert "1 coloured, 2 finished before" in colorize(pages, refs, out, "--json", tmp_path / "report.json").out
+    assert list(states(tmp_path / "report.json").items()) == [  # the pages' own order, whenever they were done
+        ("page1.png", "finished before"),
+        ("page2.png", "coloured"),
+        ("page3.png", "finished before"),
+    ]
 
 
 def test_a_page_that_fails_for_an_unknown_reason_does_not_stop_the_others(tmp_path, monkeypatch):

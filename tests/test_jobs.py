@@ -162,13 +162,17 @@ def test_a_file_that_no_run_has_made_is_not_replaced_unasked(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"{", b"[]", b"null", b'{"version": 1}', b"\xff\xfe", b'{"version": 99, "output": "1"}']
+    "damage",
+    [b"", b"{", b"[]", b"null", b'{"version": 1}', b"\xff\xfe", b'{"version": 99, "output": "1"}', b"wrong type"],
 )
 def test_a_damaged_record_means_that_the_page_is_made_again(tmp_path, damage):
     source = page(tmp_path / "1.png")
     with JobFolder.open(tmp_path / "out") as job:
         complete(job, source, "1")
-    (tmp_path / "out" / ".colorflow" / "pages" / "1.json").write_bytes(damage)
+    path = tmp_path / "out" / ".colorflow" / "pages" / "1.json"
+    if damage == b"wrong type":
+        damage = json.dumps(json.loads(path.read_text()) | {"files": []}).encode()
+    path.write_bytes(damage)
     with JobFolder.open(tmp_path / "out") as job:
         assert job.finished("1", "f") is None
         assert job.assign([source], {source: "x"}) == {source: "1"}

@@ -61,10 +61,15 @@ class Chapter:
             "options": _resolved(options, colorizer.pack),
             "pack": colorizer.pack.config.to_toml(),
         }
-        self.outcomes: list[Outcome] = []
+        self._outcomes: dict[Path, Outcome] = {}
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Of all pages that are through, in their order."""
+        return [self._outcomes[page] for page in self.pages if page in self._outcomes]
 
     def run(self) -> ColorflowError | None:
-        """Colour what is not finished, into `outcomes`; what ended the job early (Cancelled by Ctrl-C), or None."""
+        """Colour what is not finished, giving `outcomes`; what ended the job early (Cancelled by Ctrl-C), or None."""
         todo = [page for page in self.pages if not self._finished(page)]
         with progress("colouring", len(todo)) as advance, _ctrl_c() as stop:
             try:
@@ -79,7 +84,7 @@ class Chapter:
         record = None if self._force else self._folder.finished(self._names[page], self._fingerprint(page))
         if record is None:
             return False
-        self.outcomes.append(Outcome(page, FINISHED, f"{record.output}.png", details=record.details))
+        self._outcomes[page] = Outcome(page, FINISHED, f"{record.output}.png", details=record.details)
         self._approve(record)
         return True
 
@@ -99,7 +104,7 @@ class Chapter:
             if click.get_current_context().find_root().params.get("debug"):
                 raise
             outcome = Outcome(page, FAILED, error=f"{shown(page)}: unexpected {type(error).__name__}: {error}")
-        self.outcomes.append(outcome)
+        self._outcomes[page] = outcome
         advance(_line(outcome, time.perf_counter() - started))
 
     def _color(self, page: Path, stop: "_Stop") -> Outcome:
@@ -117,7 +122,7 @@ class Chapter:
         return Outcome(page, state, f"{name}.png", details=record.details)
 
     def _start(self, page: Path, planned: list[str]) -> Record:
-        """The record of a page whose files may now be replaced; those that it will not have any more are removed."""
+        """The record of a page whose files may now be replaced; a layer that it will not have any more is removed."""
         name, known = self._names[page], self._folder.record(self._names[page])
         before = known.files if known else {}
         approved = {"approved": known.details["approved"]} if known and "approved" in known.details else {}
@@ -125,8 +130,9 @@ class Chapter:
         source = (str(page.resolve()), self._hashes[page], self._fingerprint(page))
         record = Record(name, *source, "started", files, approved)
         self._folder.write(record)
-        for file in before.keys() - set(planned):
-            (self._folder.out / file).unlink(missing_ok=True)
+        layer = f"{CHROMA}/{name}.png"
+        if layer in before and layer not in planned:
+            (self._folder.out / layer).unlink(missing_ok=True)
         return record
 
     def _write(self, name: str, result: Result) -> dict[str, str]:
@@ -145,7 +151,7 @@ class Chapter:
 
     def _approve(self, record: Record) -> None:
         """Add a finished result, as it now lies there, to the set; a page that was in colour is no result."""
-        if self._approve_to is None or record.details["passed_through"]:
+        if self._approve_to is None or record.details.get("passed_through"):
             return
         rgb = read_picture(self._folder.out / f"{record.output}.png", self._colorizer.limits).rgb
         sha256, known = content_hash(Picture(rgb)), record.details.get("approved", [])

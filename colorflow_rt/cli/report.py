@@ -58,10 +58,10 @@ def write_sheets(out: Path, outcomes: Iterable[Outcome], pool: Pool, limits: Lim
 def _row(outcome: Outcome, out: Path, pool: Pool, limits: Limits) -> Row | None:
     """None if a picture has gone or was damaged since: the sheet is no reason to fail."""
     details = outcome.details
-    what = IN_COLOR if details["passed_through"] else details["style"]
+    what = IN_COLOR if details.get("passed_through") else details.get("style", "")
     try:
         page, result = (read_picture(path, limits).rgb for path in (outcome.page, out / str(outcome.output)))
-        cells = ([Shot(page)], reference_shots(pool, details["references"]), [Shot(result)])
+        cells = ([Shot(page)], reference_shots(pool, details.get("references", [])), [Shot(result)])
     except ImageError:
         return None
     name, output = outcome.page.name, str(outcome.output)
