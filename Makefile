@@ -19,7 +19,9 @@ lint: .venv-dev/ready
 
 # The long campaigns: hundreds of kills. Each keeps its state under .reliability/ and goes on where it stopped.
 reliability: .venv-dev/ready
+	mkdir -p .reliability
 	$(DEV)/python benchmarks/reliability_refs.py --kills 200 --json .reliability/refs.json
+	$(DEV)/python benchmarks/reliability_refs.py --sweep --json .reliability/refs-sweep.json
 	$(DEV)/python benchmarks/reliability_colorize.py --kills 200 --json .reliability/colorize.json
 
 .venv/ready: pyproject.toml constraints.txt | compiler
