@@ -1,0 +1,140 @@
+"""Training: what it feeds the networks is what the runtime feeds them, and every stage runs, stops and resumes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from colorflow_export.modules import ColorVAE
+from colorflow_export.train import config
+from colorflow_export.train.cli import train
+from colorflow_export.train.collect import collect
+from colorflow_export.train.loop import checkpoint_path, learning_rate
+from colorflow_export.train.pool import load_chapter, pool_files, turn_chroma
+from colorflow_export.train.samples import CanvasBatches, canvas_sample, working_size
+from colorflow_export.train.stages import condition, shifted_timesteps
+
+from colorflow_rt import Colorizer, latents
+from colorflow_rt.pixels import luminance
+
+SIZE = (64, 96)
+
+
+def command(*arguments: str) -> None:
+    done = CliRunner().invoke(train, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two drawn chapters and every stage trained for two steps."""
+    folder = tmp_path_factory.mktemp("train")
+    command("pool", "--work", str(folder), "--chapters", "2")
+    for stage in ("vae", "clip", "unet", "gsrp"):
+        page = ("--page", *map(str, SIZE)) if stage == "unet" else ()
+        command(stage, "--work", str(folder), "--steps", "2", "--batch", "2", *page)
+    return folder
+
+
+def test_pool_can_be_filled_again(work: Path) -> None:
+    before = [path.stat().st_mtime_ns for path in pool_files(work)]
+    command("pool", "--work", str(work), "--chapters", "2")
+    assert [path.stat().st_mtime_ns for path in pool_files(work)] == before
+    assert len(before) == 2
+
+
+def test_turned_palette_keeps_luminance_and_moves_colours(work: Path) -> None:
+    picture = load_chapter(pool_files(work)[0]).truth[0]
+    turned = turn_chroma([picture], np.random.default_rng(1))[0]
+    assert np.abs(luminance(turned) - luminance(picture)).max() < 1.5
+    assert np.abs(turned.astype(float) - picture).mean() > 5
+
+
+def test_canvas_sample_has_the_references_in_both_canvases(work: Path) -> None:
+    sample = canvas_sample(load_chapter(pool_files(work)[0]), SIZE, np.random.default_rng(2))
+    height, width = sample.context.shape[:2]
+    assert (width, height) == (2 * SIZE[0], 2 * SIZE[1])
+    centre = np.zeros((height, width), bool)
+    centre[height // 4 : height * 3 // 4, width // 4 : width * 3 // 4] = True
+    np.testing.assert_array_equal(sample.context[~centre], sample.target[~centre])
+    assert np.ptp(sample.context[centre], axis=1).max() == 0
+    assert np.ptp(sample.target[centre], axis=1).max() > 50
+
+
+def test_condition_is_what_the_runtime_makes(work: Path) -> None:
+    context = canvas_sample(load_chapter(pool_files(work)[0]), SIZE, np.random.default_rng(3)).context[np.newaxis]
+    vae = ColorVAE.create(config.MINI["vae"]).eval().requires_grad_(False)
+    image = torch.from_numpy(latents.to_model(context))
+    ours = condition(vae, 0.5, image).numpy()
+    encoded = (vae.moments(image)[0] * 0.5).numpy()
+    mask = latents.mask(SIZE, 4)
+    planes = latents.luminance_planes(context, 4, config.LUMINANCE_PLANES)
+    np.testing.assert_allclose(ours, latents.condition(encoded, mask, None, planes), atol=2e-4)
+
+
+def test_batches_hold_pages_of_one_shape(work: Path) -> None:
+    batches = iter(CanvasBatches(work, batch=2, area=SIZE[0] * SIZE[1], seed=0))
+    for _ in range(3):
+        context, target = next(batches)
+        assert context.shape == target.shape
+        assert context.dtype == torch.uint8
+        assert context.shape[1] % 64 == 0
+        assert context.shape[2] % 64 == 0
+
+
+def test_timesteps_shift_towards_noise() -> None:
+    torch.manual_seed(0)
+    plain, shifted = shifted_timesteps(20_000, 0.0), shifted_timesteps(20_000, 1.5)
+    assert plain.float().mean() == pytest.approx(500, abs=10)
+    # t' of t = T/2 is e^mu / (e^mu + 1) T, and the shift keeps the order: medians map onto each other.
+    assert shifted.float().median() == pytest.approx(1000 * np.exp(1.5) / (np.exp(1.5) + 1), abs=10)
+    assert int(shifted.max()) <= 999
+
+
+def test_learning_rate_warms_up_and_cools_down() -> None:
+    options = config.stage_options("unet", steps=1000)
+    assert learning_rate(0, options) == pytest.approx(options.learning_rate / options.warmup)
+    assert learning_rate(500, options) == options.learning_rate
+    assert learning_rate(900, options) == pytest.approx(options.learning_rate / 2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((192, 288), (128, 192)), ((288, 192), (192, 128)), ((240, 240), (160, 160))]
+)
+def test_working_size(shape: tuple[int, int], size: tuple[int, int]) -> None:
+    assert working_size(*shape, 128 * 192) == size
+
+
+def test_stage_resumes_and_changes_weights(work: Path) -> None:
+    def state() -> dict[str, torch.Tensor]:
+        loaded: dict[str, torch.Tensor] = torch.load(checkpoint_path(work, "gsrp"), weights_only=True)
+        return loaded
+
+    before = state()
+    command("gsrp", "--work", str(work), "--steps", "3", "--batch", "2")
+    after = state()
+    assert (before["step"], after["step"]) == (2, 3)
+    key = "two_layer_resnets.0.block1.conv1.weight"
+    assert not torch.equal(before["model"][key], after["model"][key])
+
+
+def test_a_stage_before_its_turn_says_what_to_run(tmp_path: Path) -> None:
+    done = CliRunner().invoke(train, ["clip", "--work", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "train pool" in str(done.exception)
+
+
+@pytest.mark.slow
+def test_trained_stages_become_a_pack_that_colours_and_trains_on(work: Path, tmp_path: Path) -> None:
+    written = collect(work, tmp_path / "mini", "0.0.1")
+    assert written.version == "0.0.1"
+    chapter = load_chapter(pool_files(work)[0])
+    result = Colorizer(tmp_path / "mini").colorize(chapter.gray[0], list(chapter.references))
+    assert result.image.shape == chapter.truth[0].shape
+    command("from-pack", "--work", str(tmp_path / "again"), "--pack", str(tmp_path / "mini"))
+    start = torch.load(checkpoint_path(tmp_path / "again", "vae"), weights_only=True)
+    trained = torch.load(checkpoint_path(work, "vae"), weights_only=True)
+    assert start["latent_std"] == pytest.approx(trained["latent_std"])
+    for name, value in trained["ema"].items():
+        torch.testing.assert_close(start["model"][name], value, rtol=1e-3, atol=1e-4)
