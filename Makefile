@@ -22,6 +22,7 @@ reliability: .venv-dev/ready
 	mkdir -p .reliability
 	$(DEV)/python benchmarks/reliability_refs.py --kills 200 --json .reliability/refs.json
 	$(DEV)/python benchmarks/reliability_refs.py --sweep --json .reliability/refs-sweep.json
+	$(DEV)/python benchmarks/reliability_refs_add.py --kills 200 --json .reliability/refs-add.json
 	$(DEV)/python benchmarks/reliability_colorize.py --kills 200 --json .reliability/colorize.json
 
 .venv/ready: pyproject.toml constraints.txt | compiler

@@ -36,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colorflow_rt.files import atomic_write
+from colorflow_rt.pixels import Picture, content_hash
 from colorflow_rt.references import ReferenceSet, images
 from colorflow_rt.retrieval import PatchIndex
 
@@ -172,7 +173,16 @@ class Expected:
 
 
 def check(root: Path, expected: Expected) -> tuple[list[str], Counter[str]]:
-    """What is wrong with the set after a kill (it should be nothing), and the orphans that were found."""
+    """What is wrong with the set after a kill (it should be nothing), and the orphans that were found.
+
+    A set that is as it should be is completed.
+    """
+    wrong, orphans = inspect(root, expected)
+    return wrong or _not_completed(open_set(root)), orphans
+
+
+def inspect(root: Path, expected: Expected) -> tuple[list[str], Counter[str]]:
+    """`check` without adding anything."""
     refs = open_set(root)
     if expected.phase == "rebuilding" and any(problem.kind == "database" for problem in refs.verify()):
         refs.rebuild()  # it was damaged before, and the killed rebuild had not come so far
@@ -182,16 +192,17 @@ def check(root: Path, expected: Expected) -> tuple[list[str], Counter[str]]:
     folder = refs.folder / "images"
     wrong += [f"{path.name} is damaged" for path in folder.glob("[0-9a-f]*") if not images.is_good(folder, path.stem)]
     wrong += _wrong_pictures(refs, expected)
-    if not wrong:
-        wrong += _wrong_search(refs)
-        wrong += _not_completed(refs)
-    return wrong, orphans
+    return wrong or _wrong_search(refs), orphans
 
 
 def _wrong_pictures(refs: ReferenceSet, expected: Expected) -> list[str]:
-    there = {reference.name for reference in refs.list()}
-    lost = [f"{name} was added and is lost" for name in sorted(expected.sure - there)]
-    return lost + [f"{name} was removed and is back" for name in sorted(there - expected.sure - expected.open)]
+    there, may_be = {(r.name, r.sha256) for r in refs.list()}, expected.sure | expected.open
+    right = {(name, content_hash(Picture(picture(name)))) for name in may_be}
+    lost = sorted(expected.sure - {name for name, _ in there})
+    strange = sorted(name for name, _ in there - right)
+    return [f"{name} was added and is lost" for name in lost] + [
+        f"{name} was removed and is back" if name not in may_be else f"{name} shows another picture" for name in strange
+    ]
 
 
 def _wrong_search(refs: ReferenceSet) -> list[str]:
@@ -236,7 +247,7 @@ def campaign(kills: int, json_file: Path, seed: int = 0) -> dict[str, Any]:
                 expected = Expected()
             expected = _one_kill(Path(folder) / "sets", seed + number, expected, totals)
             if totals["kills"] % FRESH_SET_EVERY == 0 or totals["kills"] == kills:
-                _save(totals, json_file)
+                save(totals, json_file)
     return totals
 
 
@@ -244,7 +255,8 @@ def _new_totals() -> dict[str, Any]:
     return {"kills": 0, "violations": [], "phases": {}, "orphans": {}, "recovery_seconds": []}
 
 
-def _save(totals: dict[str, Any], json_file: Path) -> None:
+def save(totals: dict[str, Any], json_file: Path) -> None:
+    """Write the totals down, with the date and what they were found on."""
     totals["date"] = datetime.now(UTC).isoformat(timespec="seconds")
     totals["hardware"] = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
     totals["versions"] = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
@@ -368,7 +380,7 @@ def main() -> int:
     options.json.parent.mkdir(parents=True, exist_ok=True)
     if options.sweep:
         totals = sweep(options.every)
-        _save(totals, options.json)
+        save(totals, options.json)
     else:
         totals = campaign(options.kills, options.json, options.seed)
     print_totals(totals)

@@ -12,8 +12,9 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "benchmarks" / "reliability_refs.py"
 
 
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("reliability_refs", SCRIPT)
+def load_script(path: Path) -> ModuleType:
+    """A script of benchmarks/ as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
@@ -21,7 +22,7 @@ def load_script() -> ModuleType:
     return module
 
 
-campaign = load_script()
+campaign = load_script(SCRIPT)
 NAMES, DIM = campaign.NAMES, campaign.DIM
 
 
