@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 
 import reliability_refs as sets
 
+from colorflow_rt.lock import is_held
 from colorflow_rt.pixels import write_png
 from colorflow_rt.references import ReferenceSet
-from colorflow_rt.references.lock import is_held
 
 NAMES = [f"{number:02d}.png" for number in range(30)]
 SET = "campaign"  # as reliability_refs.open_set calls it

@@ -23,8 +23,8 @@ from typing import Any
 
 from colorflow_rt.errors import ColorflowError, OptionError, OutputError
 from colorflow_rt.files import atomic_write
+from colorflow_rt.lock import WriterLock
 from colorflow_rt.pixels import Limits, read_picture
-from colorflow_rt.references.lock import WriterLock
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
 TEMPORARY = ".colorflow-*.tmp"  # of files.atomic_path
@@ -119,7 +119,7 @@ class JobFolder:
     def open(cls, out: Path) -> Iterator["JobFolder"]:
         """Make the folder where needed, hold its lock, remove what killed writers left, read the records.
 
-        OutputError if it cannot be made, ReferencesError (of the lock) if another process writes to it.
+        OutputError if it cannot be made, or another process writes to it.
         """
         if out.exists() and not out.is_dir():
             raise OutputError(f"--out {out} is a file: give a folder")
@@ -128,7 +128,7 @@ class JobFolder:
             folders[1].mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"--out {out} cannot be made ({error.strerror}): give another folder") from error
-        with WriterLock(out / RECORDS / "writer.lock", f"the folder {out}", wait_s=0):
+        with WriterLock(out / RECORDS / "writer.lock", f"the folder {out}", wait_s=0, error=OutputError):
             for left in (path for folder in folders for path in folder.glob(TEMPORARY)):
                 with suppress(OSError):
                     left.unlink()

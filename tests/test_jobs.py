@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from colorflow_rt.errors import ColorflowError, OptionError, OutputError
+from colorflow_rt.errors import OptionError, OutputError
 from colorflow_rt.jobs import JobFolder, Record, check_targets, file_sha256, fingerprint, list_pages
 from colorflow_rt.pixels import write_png
 
@@ -212,7 +212,7 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
 
 def test_one_process_at_a_time_writes_to_a_folder(tmp_path):
     with JobFolder.open(tmp_path / "out"):
-        held = pytest.raises(ColorflowError, match=f"is being written by pid {os.getpid()}")
+        held = pytest.raises(OutputError, match=f"is being written by pid {os.getpid()}")
         with held, JobFolder.open(tmp_path / "out"):
             pass
     with JobFolder.open(tmp_path / "out"):

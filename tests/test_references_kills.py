@@ -32,8 +32,8 @@ from reference_sets import (
 )
 
 from colorflow_rt.errors import ColorflowError, ReferencesError
+from colorflow_rt.lock import WriterLock
 from colorflow_rt.references import ReferenceSet, database, vectors
-from colorflow_rt.references.lock import WriterLock
 
 # Kills
 
@@ -173,7 +173,7 @@ def test_half_made_and_half_deleted_sets_are_swept(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from colorflow_rt.references.lock import WriterLock
+from colorflow_rt.lock import WriterLock
 with WriterLock(Path(sys.argv[1]), "x"):
     print("held", flush=True)
     sys.stdin.readline()

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from sqlite3 import Connection
 
 from colorflow_rt.errors import ImageError
+from colorflow_rt.lock import is_held
 from colorflow_rt.references import database
 from colorflow_rt.references.images import image_path, load, stored_hashes
 from colorflow_rt.references.layout import Layout
-from colorflow_rt.references.lock import is_held
 from colorflow_rt.references.records import Problem, Progress, Reference
 from colorflow_rt.references.vectors import index_problem
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from colorflow_rt.errors import OutputError, ReferencesError
+from colorflow_rt.lock import WriterLock
 from colorflow_rt.references import database
-from colorflow_rt.references.lock import WriterLock
 from colorflow_rt.references.records import check_set_name, is_set_name
 
 _INDEX = re.compile(r"index\.[0-9]+\.[0-9a-f]{64}\.bin")

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colorflow_rt.errors import OutputError, ReferencesError
+from colorflow_rt.lock import WAIT_S
 from colorflow_rt.pixels import DEFAULT_LIMITS, Limits, Picture
 from colorflow_rt.references import checks, database, images, repair
 from colorflow_rt.references.adding import Adding, Item
 from colorflow_rt.references.layout import Layout, create_set, delete_set, find_set, set_names, sets_root
-from colorflow_rt.references.lock import WAIT_S
 from colorflow_rt.references.records import (
     PATCHES,
     SOURCES,

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from sqlite3 import Connection
 
+from colorflow_rt.lock import WriterLock
 from colorflow_rt.references import database
 from colorflow_rt.references.images import image_path
 from colorflow_rt.references.layout import Layout
-from colorflow_rt.references.lock import WriterLock
 
 
 @contextmanager

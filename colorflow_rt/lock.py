@@ -1,4 +1,6 @@
-"""One writer at a time: an advisory lock (flock) on a file that names its holder."""
+"""One writer at a time, of a reference set or of a folder of results: an advisory lock (flock) on a file that names
+its holder.
+"""
 
 import contextlib
 import fcntl
@@ -8,7 +10,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from colorflow_rt.errors import ReferencesError
+from colorflow_rt.errors import ColorflowError, ReferencesError
 
 WAIT_S = 10.0
 _POLL_S = 0.05
@@ -17,19 +19,21 @@ _POLL_S = 0.05
 class WriterLock:
     """Context manager that holds `path` locked; the kernel frees it when the process ends, however it ends.
 
-    what: names the thing locked in messages. wait_s: how long to wait for another holder before
-    ReferencesError. A holder excludes every other one, also of the same process.
+    what: names the thing locked in messages. wait_s: how long to wait for another holder before `error` is
+    raised, as it is when the lock cannot be had at all. A holder excludes every other one, also of the same process.
     """
 
-    def __init__(self, path: Path, what: str, wait_s: float = WAIT_S) -> None:
-        self._path, self._what, self._wait_s = path, what, wait_s
+    def __init__(
+        self, path: Path, what: str, wait_s: float = WAIT_S, error: type[ColorflowError] = ReferencesError
+    ) -> None:
+        self._path, self._what, self._wait_s, self._error = path, what, wait_s, error
         self._file = -1
 
     def __enter__(self) -> "WriterLock":
         try:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise ReferencesError(f"{self._what} cannot be written: {self._path.parent} {_reason(error)}") from error
+            raise self._error(f"{self._what} cannot be written: {self._path.parent} {_reason(error)}") from error
         try:
             self._acquire()
             self._still_there()
@@ -50,10 +54,10 @@ class WriterLock:
                 return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise ReferencesError(self._busy()) from None
+                    raise self._error(self._busy()) from None
                 time.sleep(_POLL_S)
             except OSError as error:
-                raise ReferencesError(f"{self._what} cannot be locked: {self._path} {_reason(error)}") from error
+                raise self._error(f"{self._what} cannot be locked: {self._path} {_reason(error)}") from error
 
     def _busy(self) -> str:
         return (
@@ -68,7 +72,7 @@ class WriterLock:
         except OSError:
             same = False
         if not same:
-            raise ReferencesError(f"{self._what} was deleted by another process meanwhile")
+            raise self._error(f"{self._what} was deleted by another process meanwhile")
 
     def _sign(self, holder: str) -> None:
         with contextlib.suppress(OSError):  # a courtesy to those who wait; the disk may be full
