@@ -51,6 +51,16 @@ def test_a_bad_picture_is_named_and_the_others_are_added(tmp_path):
     assert [line for line in done.err.splitlines() if "bad.png" in line and "not added: " in line]
 
 
+def test_adding_again_says_what_it_repaired(tmp_path, hero):
+    (hero.folder / "images" / f"{hero.list()[1].sha256}.png").write_bytes(b"damaged")
+    done = colorflow("refs", "add", "hero", tmp_path / "refs")
+    assert done.out.splitlines()[3:] == [
+        "#2 ref2.png: its file was missing or damaged and was written again",
+        "hero: 0 added, 3 already there, 0 refused",
+    ]
+    assert colorflow("refs", "verify", "hero").code == 0
+
+
 def test_list_shows_sets_and_pictures(hero):
     colorflow("refs", "pin", "hero", "ref1.png")
     colorflow("refs", "tag", "hero", "#2", "--as", "Aiko")

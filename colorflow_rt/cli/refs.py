@@ -47,7 +47,9 @@ def add(ctx: click.Context, name: str, paths: Sequence[Path], tag: str | None) -
         report = chosen.add(files, tag=tag, on_progress=lambda done, total: advance(""))
     print_notices(chosen)
     for given, known in report.duplicates:
-        click.echo(f"{shown(given)}: already there as #{known.id} {known.name}")
+        click.echo(f"{shown(given)}: already there as #{known.id} {shown(known.name)}")
+    for mended in report.repaired:
+        click.echo(f"#{mended.id} {shown(mended.name)}: its file was missing or damaged and was written again")
     for _, reason in report.refused:
         click.echo(f"not added: {reason}", err=True)
     click.echo(
