@@ -63,12 +63,17 @@ def campaign(root: Path, kills: int, seed: int, totals: dict[str, Any], json_fil
     while totals["kills"] < kills:
         shutil.rmtree(root / "sets", ignore_errors=True)
         there: set[str] = set()
-        while not (said := run(root, delay(there, seconds, chance) if totals["kills"] < kills else None)):
+        while not (said := run(root, chance.uniform(0, seconds) if may_kill(there, totals, kills) else None)):
             there = look(root, there, totals)
             sets.save(totals, json_file)
         totals["violations"] += [f"after kill {totals['kills']}: {one}" for one in check_end(root, there, said)]
         totals["finished_runs"] += 1
         sets.save(totals, json_file)
+
+
+def may_kill(there: set[str], totals: dict[str, Any], kills: int) -> bool:
+    """Whether something is left to add, and to kill for."""
+    return len(there) < len(NAMES) and totals["kills"] < kills
 
 
 def undisturbed(root: Path) -> float:
@@ -107,15 +112,10 @@ def run(root: Path, after: float | None) -> Said | None:
 
 def wait_for_work(root: Path, process: subprocess.Popen[str]) -> None:
     """Return when the process makes its set, or holds the one there is (or has ended)."""
-    made, lock = (root / "sets" / SET).exists(), root / "sets" / SET / "writer.lock"
-    while process.poll() is None and not (is_held(lock) if made else lock.parent.parent.exists()):
+    lock = root / "sets" / SET / "writer.lock"
+    locks = (lock,) if lock.exists() else (lock, root / "sets" / ".lock")
+    while process.poll() is None and not any(map(is_held, locks)):
         time.sleep(0.001)
-
-
-def delay(there: set[str], seconds: float, chance: random.Random) -> float | None:
-    """When to kill the next run: before it is half done. None: all are there, it is to come to its end."""
-    share = 1 - len(there) / len(NAMES)
-    return chance.uniform(0, seconds * share / 2) if share else None
 
 
 def look(root: Path, there: set[str], totals: dict[str, Any]) -> set[str]:
@@ -127,9 +127,16 @@ def look(root: Path, there: set[str], totals: dict[str, Any]) -> set[str]:
     totals["violations"] += [f"kill {totals['kills']}: {one}" for one in wrong]
     for kind, count in orphans.items():
         totals["orphans"][kind] = totals["orphans"].get(kind, 0) + count
-    stage = f"{10 * (len(now) // 10)} or more there" if now else "nothing there"
+    stage = stage_of(len(now))
     totals["killed_while"][stage] = totals["killed_while"].get(stage, 0) + 1
     return now
+
+
+def stage_of(pictures: int) -> str:
+    """How far a run had come."""
+    if pictures in (0, len(NAMES)):
+        return "all there" if pictures else "none there"
+    return f"{pictures // 10 * 10} to {pictures // 10 * 10 + 9} there"
 
 
 def inspect(root: Path, there: set[str]) -> tuple[list[str], dict[str, int], set[str]]:
