@@ -53,6 +53,7 @@ def _stored(value: Tensor, storage: str) -> Tensor:
 def write_weights(tensors: dict[str, Tensor], path: Path) -> dict[str, Place]:
     """Write the tensors; the same tensors give the same bytes. Returns where each one lies."""
     save_file({name: value.clone() for name, value in tensors.items()}, path)
+    path.chmod(0o644)  # safetensors makes it readable by its owner only
     return read_places(path)
 
 

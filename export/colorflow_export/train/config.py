@@ -3,8 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-# [modules] of the pack `mini`. Attention over at most 1,536 tokens: the canvas of a 128x192 page is 64x96 latents, and
-# level 1 is half of that. The guider compares page and references there; the base U-Net attends at level 2 only.
+# [modules] of the pack `mini`. Attention over few tokens: the canvas of a 64x96 page is 32x48 latents, and level 1,
+# half of that, has 384; even a page of 128x192 stays at 1,536. The guider compares page and references there; the
+# base U-Net attends at level 2 only.
 MINI: dict[str, Any] = {
     "unet": {
         "in_channels": 4,
@@ -48,7 +49,7 @@ MINI: dict[str, Any] = {
 CONDITION_CHANNELS = 5
 LUMINANCE_PLANES = 10
 PREDICTION_TYPE = "v_prediction"
-PAGE_SIZES = ((128, 192), (192, 128), (160, 160))
+PAGE_SIZES = ((64, 96), (96, 64), (64, 64))
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,10 @@ class TrainOptions:
     seed: int = 0
     weight_decay: float = 0.01
     mu: float = 1.5  # timestep shift, paper section 3.2
+    mean: bool = False  # the first part of a training: no noise, one step from T, which is the mean of what may be
     center_weight: float = 1.0
     reference_weight: float = 0.05
-    page_size: tuple[int, int] = (128, 192)
+    page_size: tuple[int, int] = PAGE_SIZES[0]
     save_every: int = 100
 
 

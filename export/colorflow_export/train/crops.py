@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from colorflow_export.train.config import PAGE_SIZES
 from colorflow_export.train.pool import PoolChapter, turn_chroma
-from colorflow_export.train.samples import Pool, canvas_sample, stacked, styled, working_size
+from colorflow_export.train.samples import Pool, canvas_sample, resized, stacked, styled, working_size
 from colorflow_rt import canvas
 
 U8 = NDArray[np.uint8]
@@ -23,9 +22,10 @@ CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 def crop_batches(work: Path, batch: int, seed: int) -> Iterator[Tensor]:
     """Crops u8[B,64,64,3] of what the VAE meets: canvases with a page in any style, pages at 1.5x, in any palette."""
     pool = Pool(work, seed)
-    area = PAGE_SIZES[0][0] * PAGE_SIZES[0][1]
     while True:
         chapter = pool.chapter()
+        # Twice the working size and the working size itself: the larger one shows shapes that the smaller one loses.
+        area = PAGE_SIZES[0][0] * PAGE_SIZES[0][1] * int(pool.rng.choice([1, 4]))
         size = working_size(chapter.truth.shape[2], chapter.truth.shape[1], area)
         sample = canvas_sample(chapter, size, pool.rng)
         large = turn_chroma([chapter.truth[int(pool.rng.integers(len(chapter.truth)))]], pool.rng)[0]
@@ -54,16 +54,18 @@ def page_batches(work: Path, batch: int, seed: int) -> Iterator[tuple[Tensor, Te
 
 
 def _pieces(chapter: PoolChapter, count: int, rng: np.random.Generator) -> list[tuple[U8, U8, U8]]:
-    height, width = (side * 2 // 3 for side in chapter.truth.shape[1:3])
+    """Pieces of one page at the bundled model's own sizes, so that lines are as thin as it will see them."""
+    size = working_size(chapter.truth.shape[2], chapter.truth.shape[1], PAGE_SIZES[0][0] * PAGE_SIZES[0][1])
+    large = size[0] * 3 // 2, size[1] * 3 // 2
     page = int(rng.integers(len(chapter.truth)))
-    truth = turn_chroma([chapter.truth[page]], rng)[0]
-    small = np.asarray(Image.fromarray(truth).resize((width, height), Image.Resampling.BICUBIC))
-    sharp = np.repeat(styled(chapter, page, rng)[..., None], 3, axis=2)
+    truth = turn_chroma([resized(chapter.truth[page], large)], rng)[0]
+    small = resized(truth, size)
+    sharp = np.repeat(resized(styled(chapter, page, rng), large)[..., None], 3, axis=2)
     pieces = []
     for _ in range(count):
-        y, x = (int(rng.integers((side - CROP) // 2 + 1)) * 2 for side in (height, width))
-        large = np.s_[y * 3 // 2 : (y + CROP) * 3 // 2, x * 3 // 2 : (x + CROP) * 3 // 2]
-        pieces.append((small[y : y + CROP, x : x + CROP], sharp[large], truth[large]))
+        x, y = (int(rng.integers((side - CROP) // 2 + 1)) * 2 for side in size)
+        place = np.s_[y * 3 // 2 : (y + CROP) * 3 // 2, x * 3 // 2 : (x + CROP) * 3 // 2]
+        pieces.append((small[y : y + CROP, x : x + CROP], sharp[place], truth[place]))
     return pieces
 
 
@@ -87,13 +89,9 @@ def _pair(chapter: PoolChapter, rng: np.random.Generator, side: int) -> tuple[ND
         shared[page] = 0  # mostly another page: the same page would be matched by its layout
     other, place = np.unravel_index(int(shared.argmax()), shared.shape)
     query = np.repeat(styled(chapter, page, rng)[..., None], 3, axis=2)
-    seen = _squeezed(canvas.query_patches(query)[quadrant], side)
-    colour = _squeezed(canvas.query_patches(chapter.truth[other])[int(place)], side)
+    seen = resized(canvas.query_patches(query)[quadrant], (side, side))
+    colour = resized(canvas.query_patches(chapter.truth[other])[int(place)], (side, side))
     return _encoder_view(seen), _encoder_view(turn_chroma([colour], rng)[0])
-
-
-def _squeezed(patch: U8, side: int) -> U8:
-    return np.asarray(Image.fromarray(patch).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def _encoder_view(patch: U8) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from colorflow_export.train.pool import PoolChapter, load_chapter, pool_files, t
 from colorflow_rt import canvas
 
 U8 = NDArray[np.uint8]
-STYLE_SHARE = {"gray": 0.5, "screentone": 0.3, "lineart": 0.2}
+STYLE_SHARE = {"gray": 0.5, "screentone": 0.35, "lineart": 0.15}
 CACHED_CHAPTERS = 600
 
 
@@ -69,9 +69,9 @@ def canvas_sample(chapter: PoolChapter, size: tuple[int, int], rng: np.random.Ge
     count = int(rng.integers(2, len(sources) + 1))
     chosen = [sources[i] for i in rng.permutation(len(sources))[:count]]
     # Shrunk before they are turned to another palette: the drawing of samples must not outlast their training.
-    small = [_resized(image, size) for image in (chapter.truth[page], *chosen)]
+    small = [resized(image, size) for image in (chapter.truth[page], *chosen)]
     truth, *references = turn_chroma(small, rng)
-    gray = np.repeat(_resized(styled(chapter, page, rng), size)[..., None], 3, axis=2)
+    gray = np.repeat(resized(styled(chapter, page, rng), size)[..., None], 3, axis=2)
     tiles = _tiles(references, size, rng)
     return CanvasSample(canvas.assemble(gray, tiles), canvas.assemble(truth, tiles))
 
@@ -86,7 +86,7 @@ def _tiles(references: list[U8], size: tuple[int, int], rng: np.random.Generator
     return [canvas.tile(patches[i], size) for i in rng.permutation(order)]
 
 
-def _resized(image: U8, size: tuple[int, int]) -> U8:
+def resized(image: U8, size: tuple[int, int]) -> U8:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 

@@ -29,6 +29,9 @@ class Denoiser(nn.Module):
         super().__init__()
         self.unet = ColorUNet.create(MINI["unet"])
         self.guider = ColorGuider.create(MINI["guider"], CONDITION_CHANNELS + LUMINANCE_PLANES)
+        with torch.no_grad():  # noise is let in by training: at first it would only drown what is to be compared
+            self.unet.conv_in.weight.zero_()
+            self.guider.conv_in_condition.weight[:, : MINI["guider"]["in_channels"]].zero_()
 
     def forward(self, sample: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
         return self.unet(sample, timestep, None, self.guider(sample, timestep, condition))  # type: ignore[no-any-return]
@@ -177,13 +180,15 @@ def train_unet(work: Path, options: TrainOptions, minutes: float | None) -> None
         with torch.no_grad(), _bf16():
             known = condition(vae, scale, context).float()[..., top:bottom, before:behind]
             x0 = (vae.moments(target)[0].float() * scale)[..., top:bottom, before:behind]
-        t = shifted_timesteps(len(x0), options.mu).to(x0.device)
+        t = torch.full((len(x0),), len(left) - 1) if options.mean else shifted_timesteps(len(x0), options.mu)
+        t = t.to(x0.device)
         a, s = left[t].sqrt().view(-1, 1, 1, 1), (1 - left[t]).sqrt().view(-1, 1, 1, 1)
-        noise = torch.randn_like(x0)
+        noise = torch.zeros_like(x0) if options.mean else torch.randn_like(x0)
         with _bf16():
-            output: Tensor = net(a * x0 + s * noise, t, known).float()
+            output: Tensor = net(noise if options.mean else a * x0 + s * noise, t, known).float()
         weight = torch.where(known[:, 4:5] > 0.5, options.reference_weight, options.center_weight)
-        return (weight * (output - (a * noise - s * x0)).square()).mean() / weight.mean()
+        error: Tensor = weight * (output - (a * noise - s * x0)).square()
+        return error.mean() / weight.mean()
 
     trainer.run(loss, minutes=minutes)
 
