@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from colorflow_export.checkpoints import load_strict, read_tensors
@@ -36,9 +35,9 @@ def load_golden(folder: Path) -> Golden:
     """Read a golden folder; PackError if a file is missing or a weight does not fit."""
     try:
         configs = json.loads((folder / "configs.json").read_text())
-        tensors = load_file(folder / "tensors.safetensors")
     except (OSError, ValueError) as error:
         raise PackError(f"cannot read {folder}: {error}; expected the layout of golden/sd_small_5ch") from error
+    tensors = read_tensors(folder / "tensors.safetensors")
     unet = ColorUNet.create(configs["unet"])
     load_strict(unet, read_tensors(folder / "unet.safetensors"), "unet")
     if (folder / "unet_lora.bin").exists():

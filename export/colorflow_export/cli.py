@@ -1,0 +1,177 @@
+"""The `colorflow-export` command: golden vectors, the reference procedure, packs, training. Needs torch."""
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from colorflow_rt.cli.comics import Size
+from colorflow_rt.cli.screen import print_table, shown
+from colorflow_rt.errors import ColorflowError, MissingExtraError, OptionError
+
+if TYPE_CHECKING:
+    from colorflow_export.parity import Check
+    from colorflow_rt.result import Result
+
+NEEDED = ("torch", "diffusers", "transformers", "safetensors", "onnx", "onnxscript")
+HOW = (
+    'pip install "colorflow-rt[export]" (without a GPU, first: '
+    "pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu)"
+)
+PACK = click.option("--pack", metavar="NAME|DIR", default="mini", show_default=True, help="Model pack.")
+PLAIN = click.Path(path_type=Path)
+
+
+def main() -> None:
+    """Entry point of the `colorflow-export` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code: 0 well, 1 a failure or a limit passed, 2 usage, 130 Ctrl-C."""
+    try:
+        code = commands.main(list(arguments), prog_name="colorflow-export", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.ClickException as error:
+        return _fail(error.format_message(), error.exit_code)
+    except click.Abort:
+        return _fail("interrupted (Ctrl-C)", 130)
+    except ColorflowError as error:
+        return _fail(str(error), error.exit_code)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    return code
+
+
+class Commands(click.Group):
+    """Knows `train` without importing it, and asks for torch before any command is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "train"])
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name != "train":
+            return super().get_command(ctx, name)
+        command: click.Command = importlib.import_module("colorflow_export.train.cli").train
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        _require_extra()
+        return super().invoke(ctx)
+
+
+def _require_extra() -> None:
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(f"colorflow-export needs {', '.join(missing)}: {HOW}")
+
+
+@click.group(name="colorflow-export", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def commands() -> None:
+    """Train, export and verify ColorFlow models with PyTorch."""
+
+
+@commands.command()
+@click.option("--golden", multiple=True, metavar="DIR", type=PLAIN, help="Folder of golden vectors (may be repeated).")
+@click.option("--pack", metavar="NAME|DIR", help="Model pack: each graph, and a whole page, against PyTorch.")
+def verify(golden: tuple[Path, ...], pack: str | None) -> int:
+    """Compare with golden vectors, or a pack's graphs with PyTorch. Exit code 1 if a limit is passed."""
+    from colorflow_export.parity import check_golden, check_pack
+
+    if not golden and not pack:
+        raise click.UsageError("nothing to verify: give --golden DIR or --pack NAME|DIR")
+    failures = sum(_table(shown(folder), check_golden(folder)) for folder in golden)
+    if pack:
+        failures += _table(shown(pack), check_pack(pack))
+    return 1 if failures else 0
+
+
+def _table(title: str, checks: "Iterator[Check]") -> int:
+    """Print the comparisons; returns how many passed their limit."""
+    done = list(checks)
+    rows = [(each.name, f"{each.value:.3g}", f"{each.limit:g}", each.unit, _verdict(each)) for each in done]
+    print_table((title, "found", "limit", "unit", ""), rows, right=("found", "limit"))
+    failures = sum(not each.passed for each in done)
+    click.echo(f"{len(done) - failures} of {len(done)} within their limits")
+    return failures
+
+
+def _verdict(check: "Check") -> str:
+    return "ok" if check.passed else "FAILED"
+
+
+@commands.command()
+@click.argument("page", type=PLAIN)
+@click.option("--refs", metavar="DIR", required=True, type=PLAIN, help="Folder of references in colour.")
+@PACK
+@click.option("--steps", type=click.IntRange(1), help="Denoising steps (default: the pack's).")
+@click.option("--guidance", type=float, help="Guidance scale (default: the pack's).")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the initial noise.")
+@click.option("--size", type=Size(), help="Working size (default: the pack's nearest in aspect).")
+@click.option("--fit", type=click.Choice(["pad", "crop"]), default="pad", show_default=True)
+@click.option("--out", metavar="FILE", required=True, type=PLAIN, help="The model's picture, as PNG.")
+@click.option(
+    "--json", "record", metavar="FILE", type=PLAIN, help="Seconds of each run; one run goes before, uncounted."
+)
+@click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Runs.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of PyTorch (default: all CPUs).")
+@click.option("--channels-last", is_flag=True, help="Keep tensors in the channels-last memory layout.")
+def reference(
+    page: Path,
+    refs: Path,
+    pack: str,
+    out: Path,
+    record: Path | None,
+    repeat: int,
+    threads: int | None,
+    channels_last: bool,
+    **chosen: Any,
+) -> None:
+    """Colour PAGE by the published procedure in plain PyTorch: the yardstick for parity and speed.
+
+    Writes the model's picture, before the luminance step.
+    """
+    import torch
+
+    from colorflow_export.reference import ReferenceColorizer
+    from colorflow_rt.options import ColorizeOptions
+    from colorflow_rt.pixels import atomic_write, write_png
+
+    if threads:
+        torch.set_num_threads(threads)
+    options = ColorizeOptions(
+        steps=chosen["steps"],
+        guidance_scale=chosen["guidance"],
+        seed=chosen["seed"],
+        size=chosen["size"],
+        fit=chosen["fit"],
+    )
+    colorizer = ReferenceColorizer(pack, channels_last=channels_last)
+    pool = colorizer.references(refs)
+    results = [colorizer.colorize(page, pool, options) for _ in range(repeat + (record is not None))]
+    if results[0].passed_through:
+        raise OptionError(f"{shown(page)} is in colour already: give a page in black and white")
+    write_png(out, results[-1].model_image)
+    if record is not None:
+        measured = _record(results[1:], channels_last, torch.get_num_threads())
+        atomic_write(record, (json.dumps(measured) + "\n").encode())
+    click.echo(f"{shown(out)} ({sum(results[-1].seconds.values()):.2f} s)")
+
+
+def _record(results: "list[Result]", channels_last: bool, threads: int) -> dict[str, Any]:
+    return {
+        "seconds": [sum(result.seconds.values()) for result in results],
+        "stages": [result.seconds for result in results],
+        "layout": "channels_last" if channels_last else "nchw",
+        "threads": threads,
+    }
