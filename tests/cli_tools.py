@@ -1,6 +1,9 @@
-"""Running `colorflow` in this process on the fake pack, and tiny pages to colour."""
+"""Running `colorflow` in this process on the fake pack, tiny pages to colour, and the examples of a page of docs."""
 
+import doctest
 import io
+import re
+import shlex
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import colorflow_rt.pack
+import colorflow_rt.pipeline
 from colorflow_rt.cli import run
 from colorflow_rt.engine.fake import fake_config
 from colorflow_rt.pack import file_hash
@@ -33,6 +38,39 @@ def colorflow(*arguments: object) -> Done:
     with redirect_stdout(out), redirect_stderr(err):
         code = run([str(argument) for argument in arguments])
     return Done(code, out.getvalue(), err.getvalue())
+
+
+def fenced(text: str) -> list[tuple[str, str]]:
+    """(language or "", content) of the fenced blocks of a Markdown page."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def examples(console: str) -> list[tuple[str, str]]:
+    """(command line, expected output) of every `$ ...` in a console block."""
+    parts = [example.partition("\n") for example in console.split("$ ")[1:]]
+    return [(command, expected) for command, _, expected in parts]
+
+
+def check_example(command: str, expected: str | None) -> None:
+    """Run one command line; compare its exit code (`# exit code N`, else 0) and all that a terminal would show.
+
+    In `expected` "..." stands for any text; None: whatever it prints.
+    """
+    name, *arguments = shlex.split(command, comments=True)
+    assert name == "colorflow", command
+    screen = io.StringIO()
+    with redirect_stdout(screen), redirect_stderr(screen):
+        code = run(arguments)
+    printed = "".join(f"{line.rstrip()}\n" for line in screen.getvalue().splitlines())
+    assert code == int((re.findall(r"# exit code (\d+)$", command) or [0])[0]), f"$ {command}\n{printed}"
+    right = expected is None or doctest.OutputChecker().check_output(expected, printed, doctest.ELLIPSIS)
+    assert right, f"$ {command}\n{printed}"
+
+
+def fake_pack_for_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Examples name the pack `mini`; what they show is the same on the fake pack, in less time."""
+    for module in (colorflow_rt, colorflow_rt.pack, colorflow_rt.pipeline):
+        monkeypatch.setattr(module, "open_pack", lambda name: colorflow_rt.pack.fake_pack())
 
 
 def use_fake_pack(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
