@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 BETA_SCHEDULES = ("scaled_linear", "linear")
 TIMESTEP_SPACINGS = ("linspace",)
-PREDICTION_TYPES = ("epsilon", "v_prediction")
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class NoiseConfig:
 
 @dataclass(frozen=True)
 class SchedulerConfig(NoiseConfig):
-    """The noise, and what the network says of it: "epsilon" (the noise) or "v_prediction"."""
+    """The noise, and what the network says: "epsilon" (the noise), "v_prediction" or "sample" (x0 itself)."""
 
     prediction_type: str = "epsilon"
 
@@ -92,7 +92,9 @@ def _denoiser(alpha: Floats, s: Floats, prediction_type: str) -> Floats:
     """Factors of (x, output) in x0, where x = alpha x0 + s eps and v = alpha eps - s x0."""
     if prediction_type == "epsilon":
         return np.stack([1.0 / alpha, -s / alpha], axis=1)
-    return np.stack([alpha, -s], axis=1)
+    if prediction_type == "v_prediction":
+        return np.stack([alpha, -s], axis=1)
+    return np.stack([np.zeros_like(alpha), np.ones_like(alpha)], axis=1)
 
 
 def _unipc(alpha: Floats, s: Floats) -> tuple[Floats, Floats]:

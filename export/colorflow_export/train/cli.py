@@ -88,5 +88,5 @@ def _stage(name: str, description: str) -> None:
 
 _stage("vae", "The VAE: L1 on crops.")
 _stage("clip", "The CLIP tower: black-and-white patches to colour patches of the same characters.")
-_stage("unet", "Guider and U-Net: v-prediction of canvas latents.")
+_stage("unet", "Guider and U-Net: the canvas latents.")
 _stage("gsrp", "The fusion net of the guided super-resolution: L1.")

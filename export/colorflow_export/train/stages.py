@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from colorflow_export.modules import ColorGuider, ColorUNet, ColorVAE, Embedder, FusionNet, super_resolve
-from colorflow_export.train.config import CONDITION_CHANNELS, LUMINANCE_PLANES, MINI, TrainOptions
+from colorflow_export.train.config import CONDITION_CHANNELS, LUMINANCE_PLANES, MINI, PREDICTION_TYPE, TrainOptions
 from colorflow_export.train.crops import crop_batches, page_batches, pair_batches
 from colorflow_export.train.loop import Trainer, checkpoint_path, device
 from colorflow_export.train.samples import CanvasBatches
@@ -23,7 +23,7 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 class Denoiser(nn.Module):
-    """Guider and base U-Net, trained together: v-prediction of the canvas latents."""
+    """Guider and base U-Net, trained together on the canvas latents."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ def shifted_timesteps(count: int, mu: float, total: int = 1000) -> Tensor:
 
 
 def train_unet(work: Path, options: TrainOptions, minutes: float | None) -> None:
-    """The paper's recipe on generated chapters: v-prediction, timestep shift, screenstyle blend, patch-wise crops."""
+    """The paper's recipe on generated chapters: timestep shift, screenstyle blend, patch-wise crops."""
     vae = ColorVAE.create(MINI["vae"])
     scale = 1.0 / load_ema(vae, work, "vae")["latent_std"]
     vae = _placed(vae)
@@ -187,7 +187,8 @@ def train_unet(work: Path, options: TrainOptions, minutes: float | None) -> None
         with _bf16():
             output: Tensor = net(noise if options.mean else a * x0 + s * noise, t, known).float()
         weight = torch.where(known[:, 4:5] > 0.5, options.reference_weight, options.center_weight)
-        error: Tensor = weight * (output - (a * noise - s * x0)).square()
+        target = {"sample": x0, "epsilon": noise, "v_prediction": a * noise - s * x0}[PREDICTION_TYPE]
+        error: Tensor = weight * (output - target).square()
         return error.mean() / weight.mean()
 
     trainer.run(loss, minutes=minutes)
