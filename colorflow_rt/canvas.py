@@ -135,11 +135,7 @@ def query_patches(page: U8) -> list[U8]:
     """The four 3/4-size crops of a fitted page: top-left, top-right, bottom-left, bottom-right."""
     width, height = _size(page)
     across, down = 3 * width // 4, 3 * height // 4
-    return [
-        page[top : top + down, left : left + across]
-        for top in (0, height - down)
-        for left in (0, width - across)
-    ]
+    return [page[top : top + down, left : left + across] for top in (0, height - down) for left in (0, width - across)]
 
 
 def reference_patches(reference: U8) -> list[U8]:

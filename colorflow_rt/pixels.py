@@ -128,9 +128,7 @@ def _open_file(path: Path, label: str) -> BinaryIO:
     except FileNotFoundError:
         raise ImageError(f"{label}: no such file; check the path") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise ImageError(
-            f"{label}: cannot be opened ({_reason(error)}); check the path and its rights"
-        ) from None
+        raise ImageError(f"{label}: cannot be opened ({_reason(error)}); check the path and its rights") from None
 
 
 def _open(stream: BinaryIO, label: str) -> Image.Image:
@@ -283,16 +281,12 @@ def _from_array(array: NDArray[Any], limits: Limits, label: str) -> Picture:
     shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if not shaped or array.dtype not in (np.uint8, np.uint16):
         expected = "uint8 or uint16 of shape [H,W], [H,W,1], [H,W,3] or [H,W,4]"
-        raise ImageError(
-            f"{label}: is an array {array.dtype}{list(array.shape)}, expected {expected}; convert it"
-        )
+        raise ImageError(f"{label}: is an array {array.dtype}{list(array.shape)}, expected {expected}; convert it")
     _check_size((array.shape[1], array.shape[0]), limits, label)
     values = _to_8_bit(array)
     if values.ndim == 2:
         return Picture(np.repeat(values[..., None], 3, axis=2))
-    return _lay_on_white(
-        np.ascontiguousarray(values[..., :3]), values[..., 3] if values.shape[2] == 4 else None
-    )
+    return _lay_on_white(np.ascontiguousarray(values[..., :3]), values[..., 3] if values.shape[2] == 4 else None)
 
 
 def luminance(rgb: NDArray[Any]) -> F32:

@@ -97,9 +97,7 @@ def test_pad_keeps_the_whole_page_and_centres_it_on_white() -> None:
 
 @settings(deadline=None)
 @given(page_sizes, st.sampled_from([(128, 192), (192, 128), (160, 160)]))
-def test_pad_scales_by_one_factor_and_fills_one_side(
-    page_size: tuple[int, int], size: tuple[int, int]
-) -> None:
+def test_pad_scales_by_one_factor_and_fills_one_side(page_size: tuple[int, int], size: tuple[int, int]) -> None:
     fitted, placement = fit_page(np.zeros((page_size[1], page_size[0], 3), np.uint8), size)
     left, top, right, bottom = placement.box
     width, height = right - left, bottom - top
@@ -107,9 +105,7 @@ def test_pad_scales_by_one_factor_and_fills_one_side(
     scale = min(size[0] / page_size[0], size[1] / page_size[1])
     assert abs(width - page_size[0] * scale) <= 0.5
     assert abs(height - page_size[1] * scale) <= 0.5
-    assert (fitted == 0).all(
-        axis=2
-    ).sum() == width * height  # nothing of the page outside its box, no padding in it
+    assert (fitted == 0).all(axis=2).sum() == width * height  # nothing of the page outside its box, no padding in it
 
 
 @pytest.mark.parametrize("page_size", [(128, 192), (64, 96), (90, 100), (300, 120), (17, 190)])
@@ -220,9 +216,7 @@ def test_joining_windows_of_an_image_gives_it_back(
 def test_windows_that_differ_fade_into_each_other(dtype: type) -> None:
     boxes = windows((20, 400), (128, 192), 0.4)
     levels = [40 + 60 * (index % 2) for index in range(len(boxes))]
-    parts = [
-        np.full((box[3] - box[1], 20, 3), level, dtype) for level, box in zip(levels, boxes, strict=True)
-    ]
+    parts = [np.full((box[3] - box[1], 20, 3), level, dtype) for level, box in zip(levels, boxes, strict=True)]
     joined = join(parts, boxes, (20, 400))[:, 7, 1].astype(float)
     least_overlap = min(first[3] - second[1] for first, second in pairwise(boxes))
     assert np.abs(np.diff(joined)).max() <= 60 / (least_overlap + 1) + (1 if dtype is np.uint8 else 1e-3)

@@ -113,12 +113,7 @@ def png16(samples: np.ndarray, color_type: int) -> bytes:
     height, width = samples.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
     header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def test_16_bit_keeps_the_high_byte() -> None:
@@ -145,9 +140,7 @@ def test_16_bit_keeps_the_high_byte() -> None:
 def test_float_and_integer_pictures_have_the_stated_white(values: np.ndarray, white: float) -> None:
     plane = np.resize(values, (20, 20))
     result = read_picture(encode(Image.fromarray(plane), "TIFF"))
-    expected = np.rint(
-        np.clip(np.nan_to_num(plane.astype(np.float64), nan=0, posinf=white), 0, None) * 255 / white
-    )
+    expected = np.rint(np.clip(np.nan_to_num(plane.astype(np.float64), nan=0, posinf=white), 0, None) * 255 / white)
     assert np.abs(result.rgb[..., 0] - expected).max() <= 1
 
 
@@ -314,11 +307,7 @@ def test_pixel_limit_is_seen_before_decoding() -> None:
     huge = png16(np.zeros((1, 1), np.uint16), 0)
     header = struct.pack(">II", 100_000, 100_000)
     forged = (
-        huge[:16]
-        + header
-        + huge[24:29]
-        + struct.pack(">I", zlib.crc32(b"IHDR" + header + huge[24:29]))
-        + huge[33:]
+        huge[:16] + header + huge[24:29] + struct.pack(">I", zlib.crc32(b"IHDR" + header + huge[24:29])) + huge[33:]
     )
     assert "has 100000x100000 = 10,000,000,000 pixels, over the limit of 100,000,000" in refusal(forged)
     limits = Limits(max_pixels=48 * 32 - 1)
@@ -341,9 +330,7 @@ def test_too_small() -> None:
     assert read_picture(np.zeros((16, 16), np.uint8)).size == (16, 16)
 
 
-@pytest.mark.parametrize(
-    "array", [np.zeros((20, 20)), np.zeros((20, 20, 2), np.uint8), np.zeros(20, np.uint8)]
-)
+@pytest.mark.parametrize("array", [np.zeros((20, 20)), np.zeros((20, 20, 2), np.uint8), np.zeros(20, np.uint8)])
 def test_arrays_of_other_shape_or_dtype(array: np.ndarray) -> None:
     assert f"is an array {array.dtype}[20" in refusal(array)
 
