@@ -1,6 +1,7 @@
 """Files that are whole or not there: written under a temporary name in the same folder, synced, renamed."""
 
 import errno
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from colorflow_rt.errors import OutputError
+
+TEMPORARY = ".colorflow-*.tmp*"  # what killed writers leave; behind .tmp stands what SQLite calls its side files
 
 
 def atomic_write(path: str | Path, data: bytes) -> None:
@@ -23,17 +26,17 @@ def atomic_write(path: str | Path, data: bytes) -> None:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A new empty file beside `path`, to write to by name: synced and renamed to `path`, or removed.
 
-    It is named `.colorflow-*.tmp`; only a killed process leaves one. An OSError inside becomes OutputError.
+    An OSError inside becomes OutputError.
     """
     path = Path(path)
-    temporary = path.parent / f".colorflow-{secrets.token_hex(8)}.tmp"
+    temporary = temporary_in(path.parent)
     try:
         # Not tempfile.mkstemp: its files are private (0600) whatever the umask says.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise OutputError(_why_not_written(path, error)) from error
     finally:
@@ -41,12 +44,24 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def _sync(path: Path) -> None:
+def temporary_in(folder: Path) -> Path:
+    """A new name for a file under way; only a killed process leaves one (TEMPORARY)."""
+    return folder / f".colorflow-{secrets.token_hex(8)}.tmp"
+
+
+def sync(path: Path) -> None:
+    """Put the bytes of a file, or the names in a folder, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal. OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _WRITE_ERRORS = {

@@ -22,12 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from colorflow_rt.errors import ColorflowError, OptionError, OutputError
-from colorflow_rt.files import atomic_write
+from colorflow_rt.files import TEMPORARY, atomic_write, file_sha256
 from colorflow_rt.lock import WriterLock
 from colorflow_rt.pixels import Limits, read_picture
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
-TEMPORARY = ".colorflow-*.tmp"  # of files.atomic_path
 RECORDS = ".colorflow"
 CHROMA = "chroma"
 VERSION = 1
@@ -70,11 +69,10 @@ def natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.as_posix()
 
 
-def file_sha256(path: Path) -> str:
+def sha256_or_nothing(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex; "" for a file that cannot be read (its page will say why)."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError:
         return ""
 
@@ -179,7 +177,7 @@ class JobFolder:
 
     def _usable(self, file: str, sha256: str) -> bool:
         path = self.out / file
-        return path.is_file() and (file_sha256(path) == sha256 or _is_picture(path))
+        return path.is_file() and (sha256_or_nothing(path) == sha256 or _is_picture(path))
 
     def check_free(self, name: str, files: Iterable[str]) -> None:
         """NotOursError if one of the files (relative to the folder) is there and no run of ours has made it."""

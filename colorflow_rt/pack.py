@@ -14,6 +14,7 @@ import platformdirs
 from colorflow_rt.engine.fake import Cost, fake_config, fake_engines
 from colorflow_rt.engine.protocol import Engine
 from colorflow_rt.errors import DamagedPackError, OptionError, PackError, UnknownPackError
+from colorflow_rt.files import file_sha256
 from colorflow_rt.pack_config import GRAPHS, GraphConfig, PackConfig, read_pack_toml
 
 BACKENDS = ("onnx-cpu",)
@@ -122,8 +123,7 @@ def fake_pack(
 
 def file_hash(path: Path) -> str:
     """What [files] of pack.toml holds of a file: "sha256:" and the SHA-256 of its bytes."""
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    return f"sha256:{file_sha256(path)}"
 
 
 def external_files(model: bytes) -> set[str]:

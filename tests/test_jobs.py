@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from colorflow_rt.errors import OptionError, OutputError
-from colorflow_rt.jobs import JobFolder, Record, check_targets, file_sha256, fingerprint, list_pages
+from colorflow_rt.jobs import JobFolder, Record, check_targets, fingerprint, list_pages, sha256_or_nothing
 from colorflow_rt.pixels import write_png
 
 
@@ -22,16 +22,16 @@ def page(path, value=128):
 
 def assign(out, pages):
     with JobFolder.open(out) as job:
-        return job.assign(pages, {p: file_sha256(p) for p in pages})
+        return job.assign(pages, {p: sha256_or_nothing(p) for p in pages})
 
 
 def complete(job, page, name, print_now="f"):
     """What a run does for one page, its picture being a copy of the page."""
-    record = Record(name, str(page.resolve()), file_sha256(page), print_now, "started")
+    record = Record(name, str(page.resolve()), sha256_or_nothing(page), print_now, "started")
     job.check_free(name, [f"{name}.png"])
     job.write(record)
     (job.out / f"{name}.png").write_bytes(page.read_bytes())
-    files = {f"{name}.png": file_sha256(job.out / f"{name}.png")}
+    files = {f"{name}.png": sha256_or_nothing(job.out / f"{name}.png")}
     job.write(Record(name, record.page, record.page_sha256, print_now, "done", files))
 
 
@@ -120,7 +120,7 @@ def test_finished_needs_the_record_the_fingerprint_and_the_files(tmp_path):
     with JobFolder.open(tmp_path / "out") as job:
         assert job.finished("1", "f") is None
         complete(job, source, "1")
-        assert job.finished("1", "f").page_sha256 == file_sha256(source)
+        assert job.finished("1", "f").page_sha256 == sha256_or_nothing(source)
         assert job.finished("1", "another fingerprint") is None
     with JobFolder.open(tmp_path / "out") as job:  # from the disk
         assert job.finished("1", "f")

@@ -13,7 +13,7 @@ import click
 
 from colorflow_rt.cli.screen import Advance, progress, shown
 from colorflow_rt.errors import Cancelled, ColorflowError, EngineError, ImageError
-from colorflow_rt.jobs import CHROMA, JobFolder, NotOursError, Record, check_targets, file_sha256, fingerprint
+from colorflow_rt.jobs import CHROMA, JobFolder, NotOursError, Record, check_targets, fingerprint, sha256_or_nothing
 from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.pack import Pack
 from colorflow_rt.pipeline import Colorizer
@@ -53,7 +53,7 @@ class Chapter:
         self.pages, self._folder, self._colorizer, self._pool = pages, folder, colorizer, pool
         self._options, self._force = options, force
         self._approve_to = pool if approve and isinstance(pool, ReferenceSet) else None
-        self._hashes = {page: file_sha256(page) for page in pages}
+        self._hashes = {page: sha256_or_nothing(page) for page in pages}
         self._names = folder.assign(pages, self._hashes)
         check_targets(folder.out, pages, self._names.values())
         self._common = {
@@ -144,7 +144,7 @@ class Chapter:
             (out / CHROMA).mkdir(exist_ok=True)
             write_png(out / CHROMA / f"{name}.png", result.chroma[..., :3], result.chroma[..., 3])
             files.append(f"{CHROMA}/{name}.png")
-        return {file: file_sha256(out / file) for file in files}
+        return {file: sha256_or_nothing(out / file) for file in files}
 
     # Feeding back. The record names the picture before the set has it: what this job has added itself must never
     # make its pages look as if their references had changed.

@@ -1,6 +1,5 @@
 """Where a reference set keeps its files (docs/pack.md), and how sets come and go as whole folders."""
 
-import os
 import re
 import secrets
 import shutil
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from colorflow_rt.errors import OutputError, ReferencesError
+from colorflow_rt.files import TEMPORARY, sync
 from colorflow_rt.lock import WriterLock
 from colorflow_rt.references import database
 from colorflow_rt.references.records import check_set_name, is_set_name
@@ -54,7 +54,7 @@ class Layout:
 
     def temporary_files(self) -> list[Path]:
         """What killed processes left behind; files of running writers look the same."""
-        return sorted(path for folder in (self.folder, self.images) for path in folder.glob(".colorflow-*.tmp*"))
+        return sorted(path for folder in (self.folder, self.images) for path in folder.glob(TEMPORARY))
 
     def exists(self) -> bool:
         """Whether there is a set here, be it damaged."""
@@ -141,12 +141,3 @@ def _sweep(root: Path) -> None:
     for path in root.iterdir():
         if path.name.startswith(_UNFINISHED):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def sync(folder: Path) -> None:
-    """Put the names in a folder, or the bytes of a file, on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,7 +5,6 @@ picture of images/ gets a new one, and the damaged file is kept aside.
 """
 
 import os
-import secrets
 import shutil
 import sqlite3
 from contextlib import suppress
@@ -13,10 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from colorflow_rt.errors import ImageError, OutputError
+from colorflow_rt.files import sync, temporary_in
 from colorflow_rt.references import database
 from colorflow_rt.references.checks import verify
 from colorflow_rt.references.images import load, stored_hashes
-from colorflow_rt.references.layout import Layout, sync
+from colorflow_rt.references.layout import Layout
 from colorflow_rt.references.records import PATCHES, RebuildReport, Reference, unnamed
 from colorflow_rt.references.salvage import salvage
 from colorflow_rt.references.vectors import as_matrix, commit_index, index_problem, remove_unnamed
@@ -100,7 +100,7 @@ def _build_indexes(db: sqlite3.Connection, layout: Layout, exact_limit: int) -> 
 def _replace_database(layout: Layout) -> Path | None:
     """Put a new database in the place of a damaged one; where that one lies now (None: there was none)."""
     references, embeddings = salvage(layout.database, stored_hashes(layout.images))
-    new = layout.folder / f".colorflow-{secrets.token_hex(8)}.tmp"
+    new = temporary_in(layout.folder)
     database.create(new)
     with database.writing(new) as db:
         database.restore(db, references, embeddings)

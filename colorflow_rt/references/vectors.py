@@ -6,8 +6,6 @@ carry no checksum and a single flipped bit can crash the process that loads them
 SHA-256 is not its row's.
 """
 
-import hashlib
-import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colorflow_rt.errors import ColorflowError, ImageError, ReferencesError
+from colorflow_rt.files import file_sha256, sync, temporary_in
 from colorflow_rt.references import database
 from colorflow_rt.references.images import load
-from colorflow_rt.references.layout import Layout, sync
+from colorflow_rt.references.layout import Layout
 from colorflow_rt.references.records import PATCHES, Progress, Reference
 from colorflow_rt.references.writing import writing
 from colorflow_rt.retrieval import PatchIndex
@@ -185,7 +184,7 @@ def commit_index(
     db: Connection, layout: Layout, index: PatchIndex, encoder: str, fingerprint: str, matrix: F32
 ) -> Path:
     """Write a generation and then its row; clear away those past the kept ones. The set's lock is held."""
-    temporary = layout.folder / f".colorflow-{secrets.token_hex(8)}.tmp"
+    temporary = temporary_in(layout.folder)
     try:
         index.save(temporary)
         sha256 = file_sha256(temporary)
@@ -220,9 +219,3 @@ def index_problem(path: Path, sha256: str) -> str | None:
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return None if found == sha256 else f"is damaged (its SHA-256 is {found[:12]}...)"
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
