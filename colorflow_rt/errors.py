@@ -68,6 +68,12 @@ class Cancelled(ColorflowError):
     """The caller's cancellation was seen between two steps; nothing was written."""
 
 
+def check_choice(what: str, value: object, choices: tuple[str, ...], error: type[ColorflowError] = OptionError) -> None:
+    """`error`, naming the choices, if `value` is none of them."""
+    if value not in choices:
+        raise error(f"{what} {value!r} is unknown: choose one of {', '.join(choices)}")
+
+
 def install_hint(extra: str) -> str:
     """The command that adds an extra to this installation (pip takes the installed colorflow-rt as it is)."""
     return f"pip install 'colorflow-rt[{extra}]'"

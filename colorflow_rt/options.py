@@ -4,14 +4,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from colorflow_rt.context import STYLES
+from colorflow_rt.canvas import FITS
+from colorflow_rt.context import MODES, STYLES
+from colorflow_rt.errors import OptionError, check_choice
+from colorflow_rt.upscale import LUMINANCES
 
-from colorflow_rt.errors import OptionError
-
-STYLE_CHOICES = ("auto", *STYLES)
-FIT_CHOICES = ("pad", "crop")
-LUMINANCE_CHOICES = ("auto", "page", "lines", "model")
-CONTEXT_CHOICES = ("auto", "page", "blend")
 MAX_STEPS = 1000
 
 
@@ -51,10 +48,10 @@ class ColorizeOptions:
     size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        _choice("style", self.style, STYLE_CHOICES)
-        _choice("fit", self.fit, FIT_CHOICES)
-        _choice("luminance", self.luminance, LUMINANCE_CHOICES)
-        _choice("context", self.context, CONTEXT_CHOICES)
+        check_choice("style", self.style, ("auto", *STYLES))
+        check_choice("fit", self.fit, FITS)
+        check_choice("luminance", self.luminance, LUMINANCES)
+        check_choice("context", self.context, ("auto", *MODES))
         if self.steps is not None:
             _whole("steps", self.steps, 1, MAX_STEPS)
         if self.guidance_scale is not None:
@@ -68,11 +65,6 @@ class ColorizeOptions:
             raise OptionError(f"a reference cannot be both pinned and banned: {', '.join(both)}")
         if self.size is not None:
             object.__setattr__(self, "size", _size(self.size))
-
-
-def _choice(option: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise OptionError(f"{option} {value!r} is unknown: choose one of {', '.join(choices)}")
 
 
 def _whole(option: str, value: object, low: int, high: int) -> None:

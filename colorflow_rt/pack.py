@@ -13,7 +13,7 @@ import platformdirs
 
 from colorflow_rt.engine.fake import Cost, fake_config, fake_engines
 from colorflow_rt.engine.protocol import Engine
-from colorflow_rt.errors import DamagedPackError, OptionError, PackError, UnknownPackError
+from colorflow_rt.errors import DamagedPackError, PackError, UnknownPackError, check_choice
 from colorflow_rt.files import file_sha256
 from colorflow_rt.pack_config import GRAPHS, GraphConfig, PackConfig, read_pack_toml
 
@@ -47,8 +47,8 @@ class Pack:
 
     def engine(self, graph: str, backend: str = "onnx-cpu") -> Engine:
         """The engine of a graph, loaded once; other graphs can be had while it loads."""
-        _choice("graph", graph, GRAPHS)
-        _choice("backend", backend, BACKENDS)
+        check_choice("graph", graph, GRAPHS)
+        check_choice("backend", backend, BACKENDS)
         with self._locks[graph]:
             if graph not in self._engines:
                 self._engines[graph] = self._source.load(graph)
@@ -213,8 +213,3 @@ class _Folder:
         if self._folder.is_relative_to(BUNDLED):
             return "install colorflow-rt again (pip install --force-reinstall colorflow-rt)"
         return f"copy the pack {self._config.name} into {self._folder} again"
-
-
-def _choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise OptionError(f"{option} {value!r} is unknown: choose one of {', '.join(choices)}")

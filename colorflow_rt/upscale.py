@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from colorflow_rt.engine import Engine
-from colorflow_rt.errors import OptionError
+from colorflow_rt.errors import check_choice
 from colorflow_rt.guided import guided_resize
 from colorflow_rt.latents import from_model, to_model
 from colorflow_rt.linework import line_layer
@@ -64,8 +64,7 @@ def merge(
     scale: the page's pixels to one that was painted, where `color` has been enlarged already.
     Raises OptionError where `luminance` is unknown.
     """
-    if luminance not in LUMINANCES:
-        raise OptionError(f"luminance {luminance!r} is unknown: choose one of {', '.join(LUMINANCES)}")
+    check_choice("luminance", luminance, LUMINANCES)
     if luminance == "auto":
         luminance = default_luminance(style)
     if luminance == "model":

@@ -159,7 +159,7 @@ def test_an_out_folder_that_cannot_be_is_refused(tmp_path, out):
 @pytest.mark.parametrize(("code", "reason"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only")])
 def test_a_disk_that_fills_up_ends_the_job_in_one_line_and_it_can_be_resumed(tmp_path, monkeypatch, code, reason):
     pages, refs, out = chapter(tmp_path)
-    real = colorflow_rt.files._sync
+    real = colorflow_rt.files.sync
 
     def full(path):
         record = out / ".colorflow" / "pages" / "page1.json"
@@ -167,14 +167,14 @@ def test_a_disk_that_fills_up_ends_the_job_in_one_line_and_it_can_be_resumed(tmp
             raise OSError(code, "no")
         real(path)
 
-    monkeypatch.setattr(colorflow_rt.files, "_sync", full)
+    monkeypatch.setattr(colorflow_rt.files, "sync", full)
     done = colorflow("colorize", pages, "--refs", refs, "--out", out, "--steps", 1)
     errors = [line for line in done.err.splitlines() if not line.startswith("[")]
     assert done.code == 1
     assert len(errors) == 1 and errors[0].startswith("error: ") and reason in errors[0]
     assert list(pictures(out)) == ["page1.png"]
     assert not list(out.rglob("*.tmp"))
-    monkeypatch.setattr(colorflow_rt.files, "_sync", real)
+    monkeypatch.setattr(colorflow_rt.files, "sync", real)
     done = colorflow("colorize", pages, "--refs", refs, "--out", out, "--steps", 1)
     assert "2 coloured, 1 finished before" in done.out
 

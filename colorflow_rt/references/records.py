@@ -1,7 +1,7 @@
 """The records of a reference set: what it holds, and what its operations report."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -111,12 +111,6 @@ def check_set_name(name: str) -> str:
             "not starting with a dot"
         )
     return name
-
-
-def check_choice(what: str, value: str, choices: Iterable[str]) -> None:
-    """ReferencesError naming the choices if `value` is none of them."""
-    if value not in choices:
-        raise ReferencesError(f"{what} {value!r} is unknown: choose one of {', '.join(choices)}")
 
 
 def clean_text(text: str | None) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from colorflow_rt.errors import OutputError, ReferencesError
+from colorflow_rt.errors import OutputError, ReferencesError, check_choice
 from colorflow_rt.lock import WAIT_S
 from colorflow_rt.pixels import DEFAULT_LIMITS, Limits, Picture
 from colorflow_rt.references import checks, database, images, repair
@@ -29,7 +29,6 @@ from colorflow_rt.references.records import (
     Reference,
     Source,
     State,
-    check_choice,
     clean_text,
 )
 from colorflow_rt.references.vectors import Embed, Encoder, Vectors
@@ -125,7 +124,7 @@ class ReferenceSet:
         picture that cannot be read is reported and the others go on. OutputError (full disk) and
         ReferencesError (locked, read-only) end the call; what was added before stays.
         """
-        check_choice("source", source, SOURCES)
+        check_choice("source", source, SOURCES, ReferencesError)
         total = length_hint(items)
         with writing(self._layout, self.wait_s) as db:
             adding = Adding(db, self._layout.images, tag, source, limits)
@@ -160,7 +159,7 @@ class ReferenceSet:
 
     def set_state(self, which: Selector | Iterable[Selector], state: State) -> int:
         """Make pictures "normal", "pinned" or "banned", as the default of jobs; how many."""
-        check_choice("state", state, STATES)
+        check_choice("state", state, STATES, ReferencesError)
         return self._update("state", state, which)
 
     def set_tag(self, which: Selector | Iterable[Selector], tag: str | None) -> int:
