@@ -18,15 +18,15 @@ from colorflow_rt.canvas import Fit, fit_page, reference_patches, tile
 from colorflow_rt.errors import OptionError, ReferencesError
 from colorflow_rt.jobs import pictures_in
 from colorflow_rt.pack import Pack
-from colorflow_rt.pixels import DEFAULT_LIMITS, Limits, Picture, Source, content_hash, read_picture
+from colorflow_rt.pixels import DEFAULT_LIMITS, Limits, Picture, content_hash, read_picture
 from colorflow_rt.references import Hit, Reference, ReferenceSet
-from colorflow_rt.references.records import PATCHES, unnamed
+from colorflow_rt.references.adding import Item
+from colorflow_rt.references.records import unnamed
+from colorflow_rt.references.vectors import Embed, nearest_patches
 from colorflow_rt.retrieval import Crop, PatchIndex, embed
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-Embed = Callable[[list[Bytes]], Floats]
-Item = Source | tuple[str, Source]
 Ranked = list[list[Hit]]
 Listed = list[Reference]  # the classes have a method `list`, so inside them the type needs another name
 
@@ -98,12 +98,7 @@ class References:
         allowed: Callable[[Reference], bool] = lambda reference: True,
     ) -> Ranked:
         """As `ReferenceSet.search`: the k nearest patches of `allowed` pictures for each row of f32[Q,dim]."""
-        index = self._index(encoder, embed)
-        mask = np.repeat([allowed(reference) for reference in self._references], PATCHES)
-        return [
-            [Hit(self._references[i // PATCHES], int(i % PATCHES), float(score)) for i, score in zip(*row, strict=True)]
-            for row in zip(*index.search(queries, k, mask), strict=True)
-        ]
+        return nearest_patches(self._references, self._index(encoder, embed), queries, k, allowed)
 
     def _index(self, encoder: str, embed: Embed) -> PatchIndex:
         with self._lock:  # held while embedding: a second thread would only do the same work again

@@ -55,7 +55,7 @@ PRAGMA user_version = {VERSION};
 """
 _NO_ACCESS = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 _NO_SIDE_FILES = (*_NO_ACCESS, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
-_COLUMNS = "id, sha256, name, tag, width, height, added, source, state"
+COLUMNS = "id, sha256, name, tag, width, height, added, source, state"
 _MARKS = ", ".join("?" * 9)
 
 
@@ -186,19 +186,19 @@ def _damaged(path: Path, how: str) -> str:
 
 def references(db: sqlite3.Connection) -> list[Reference]:
     """All pictures, in the order they were added."""
-    return [_reference(row) for row in db.execute(f"SELECT {_COLUMNS} FROM pictures ORDER BY id")]
+    return [_reference(row) for row in db.execute(f"SELECT {COLUMNS} FROM pictures ORDER BY id")]
 
 
 def find(db: sqlite3.Connection, sha256: str) -> Reference | None:
     """The picture with these pixels."""
-    row = db.execute(f"SELECT {_COLUMNS} FROM pictures WHERE sha256 = ?", (sha256,)).fetchone()
+    row = db.execute(f"SELECT {COLUMNS} FROM pictures WHERE sha256 = ?", (sha256,)).fetchone()
     return None if row is None else _reference(row)
 
 
 def insert(db: sqlite3.Connection, new: Reference) -> Reference:
     """Add a row (an id of 0 is replaced by a fresh one); the row as stored."""
     with transaction(db):
-        row = db.execute(f"INSERT INTO pictures ({_COLUMNS}) VALUES ({_MARKS})", as_row(new))
+        row = db.execute(f"INSERT INTO pictures ({COLUMNS}) VALUES ({_MARKS})", as_row(new))
         db.execute("DELETE FROM removals WHERE sha256 = ?", (new.sha256,))
     return replace(new, id=row.lastrowid or new.id)
 
@@ -293,7 +293,7 @@ def encoders(db: sqlite3.Connection) -> list[tuple[str, int]]:
 def restore(db: sqlite3.Connection, pictures: Iterable[Reference], embeddings: Iterable[EmbeddingRow]) -> None:
     """Fill a new database with salvaged rows."""
     with transaction(db):
-        db.executemany(f"INSERT INTO pictures ({_COLUMNS}) VALUES ({_MARKS})", [as_row(r) for r in pictures])
+        db.executemany(f"INSERT INTO pictures ({COLUMNS}) VALUES ({_MARKS})", [as_row(r) for r in pictures])
         db.executemany("INSERT INTO embeddings VALUES (?, ?, ?, ?, ?)", embeddings)
 
 

@@ -56,6 +56,10 @@ class Layout:
         """What killed processes left behind; files of running writers look the same."""
         return sorted(path for folder in (self.folder, self.images) for path in folder.glob(TEMPORARY))
 
+    def locked(self, wait_s: float) -> WriterLock:
+        """The lock of the one process that writes."""
+        return WriterLock(self.lock, f"reference set {self.name!r}", wait_s)
+
     def exists(self) -> bool:
         """Whether there is a set here, be it damaged."""
         return self.database.is_file() or self.images.is_dir()
@@ -119,7 +123,7 @@ def delete_set(layout: Layout, wait_s: float) -> None:
     """Delete a set with its pictures; it disappears whole. Waits for its writer as any writer does."""
     root = layout.folder.parent
     try:
-        with _changing(root), WriterLock(layout.lock, f"reference set {layout.name!r}", wait_s):
+        with _changing(root), layout.locked(wait_s):
             layout.folder.rename(root / f".deleted-{secrets.token_hex(8)}")
             sync(root)
             _sweep(root)

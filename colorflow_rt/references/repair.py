@@ -20,7 +20,7 @@ from colorflow_rt.references.layout import Layout
 from colorflow_rt.references.records import PATCHES, RebuildReport, Reference, unnamed
 from colorflow_rt.references.salvage import salvage
 from colorflow_rt.references.vectors import as_matrix, commit_index, index_problem, remove_unnamed
-from colorflow_rt.references.writing import locked, unlink_removed
+from colorflow_rt.references.writing import unlink_removed
 from colorflow_rt.retrieval import PatchIndex
 
 
@@ -28,7 +28,7 @@ def rebuild(layout: Layout, wait_s: float, exact_limit: int) -> RebuildReport:
     """Replace a damaged database, take up pictures without a row, clear left-overs, build indexes."""
     report = RebuildReport()
     try:
-        with locked(layout, wait_s):
+        with layout.locked(wait_s):
             _rebuild(layout, exact_limit, report)
     except OSError as error:
         raise OutputError(

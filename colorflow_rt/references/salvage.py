@@ -6,10 +6,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from colorflow_rt.references.database import EmbeddingRow, intact
+from colorflow_rt.references.database import COLUMNS, EmbeddingRow, intact
 from colorflow_rt.references.records import SOURCES, STATES, Reference, Source, State
 
-_PICTURES = "SELECT id, sha256, name, tag, width, height, added, source, state FROM pictures"
+_PICTURES = f"SELECT {COLUMNS} FROM pictures"
 _EMBEDDINGS = "SELECT sha256, encoder, dim, vectors, checksum FROM embeddings"
 
 

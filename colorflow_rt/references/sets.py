@@ -18,7 +18,6 @@ from colorflow_rt.references import checks, database, images, repair
 from colorflow_rt.references.adding import Adding, Item
 from colorflow_rt.references.layout import Layout, create_set, delete_set, find_set, set_names, sets_root
 from colorflow_rt.references.records import (
-    PATCHES,
     SOURCES,
     STATES,
     AddReport,
@@ -31,7 +30,7 @@ from colorflow_rt.references.records import (
     State,
     clean_text,
 )
-from colorflow_rt.references.vectors import Embed, Encoder, Vectors
+from colorflow_rt.references.vectors import Embed, Encoder, Vectors, nearest_patches
 from colorflow_rt.references.writing import unlink_removed, writing
 from colorflow_rt.retrieval import EXACT_LIMIT, PatchIndex
 
@@ -201,12 +200,7 @@ class ReferenceSet:
         ReferencesError: no picture is allowed.
         """
         references, index = self._vectors.index(Encoder(encoder, dim, embed), self.exact_limit)
-        mask = np.repeat([allowed(reference) for reference in references], PATCHES)
-        found = zip(*index.search(queries, k, mask), strict=True)
-        return [
-            [Hit(references[i // PATCHES], int(i % PATCHES), float(score)) for i, score in zip(*row, strict=True)]
-            for row in found
-        ]
+        return nearest_patches(references, index, queries, k, allowed)
 
     # Health
 

@@ -20,7 +20,7 @@ from colorflow_rt.files import file_sha256, sync, temporary_in
 from colorflow_rt.references import database
 from colorflow_rt.references.images import load
 from colorflow_rt.references.layout import Layout
-from colorflow_rt.references.records import PATCHES, Progress, Reference
+from colorflow_rt.references.records import PATCHES, Hit, Progress, Reference
 from colorflow_rt.references.writing import writing
 from colorflow_rt.retrieval import PatchIndex
 
@@ -162,6 +162,20 @@ class Vectors:
         except (ColorflowError, OSError) as error:
             self._notice(f"the index was not stored and will be built again: {error}")
         return index
+
+
+def nearest_patches(
+    references: Sequence[Reference], index: PatchIndex, queries: F32, k: int, allowed: Callable[[Reference], bool]
+) -> list[list[Hit]]:
+    """The k nearest patches of `allowed` pictures, best first, for each row of f32[Q,dim]; all if fewer.
+
+    index: of the patches of `references`, PATCHES of each in their order. ReferencesError: no picture is allowed.
+    """
+    mask = np.repeat([allowed(reference) for reference in references], PATCHES)
+    return [
+        [Hit(references[i // PATCHES], int(i % PATCHES), float(score)) for i, score in zip(*row, strict=True)]
+        for row in zip(*index.search(queries, k, mask), strict=True)
+    ]
 
 
 def as_matrix(references: Sequence[Reference], known: dict[str, F32], dim: int) -> F32:

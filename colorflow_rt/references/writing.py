@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from sqlite3 import Connection
 
-from colorflow_rt.lock import WriterLock
 from colorflow_rt.references import database
 from colorflow_rt.references.images import image_path
 from colorflow_rt.references.layout import Layout
@@ -13,14 +12,9 @@ from colorflow_rt.references.layout import Layout
 @contextmanager
 def writing(layout: Layout, wait_s: float) -> Iterator[Connection]:
     """A connection to write by, alone. ReferencesError naming the holder after `wait_s` seconds."""
-    with locked(layout, wait_s), database.writing(layout.database) as db:
+    with layout.locked(wait_s), database.writing(layout.database) as db:
         unlink_removed(db, layout)
         yield db
-
-
-def locked(layout: Layout, wait_s: float) -> WriterLock:
-    """The set's lock alone."""
-    return WriterLock(layout.lock, f"reference set {layout.name!r}", wait_s)
 
 
 def unlink_removed(db: Connection, layout: Layout) -> None:
