@@ -13,7 +13,7 @@ from colorflow_export.train.collect import collect
 from colorflow_export.train.loop import checkpoint_path, learning_rate
 from colorflow_export.train.pool import load_chapter, pool_files, turn_chroma
 from colorflow_export.train.samples import CanvasBatches, canvas_sample, working_size
-from colorflow_export.train.stages import condition, shifted_timesteps
+from colorflow_export.train.stages import Denoiser, condition, shifted_timesteps
 
 from colorflow_rt import Colorizer, latents
 from colorflow_rt.pixels import luminance
@@ -138,3 +138,25 @@ def test_trained_stages_become_a_pack_that_colours_and_trains_on(work: Path, tmp
     assert start["latent_std"] == pytest.approx(trained["latent_std"])
     for name, value in trained["ema"].items():
         torch.testing.assert_close(start["model"][name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_the_guider_starts_by_fetching_the_colour_of_its_own_gray() -> None:
+    """Two patches of one gray level each lie in the references: the centre's tokens fetch the chroma of their own level."""
+    guider = Denoiser().eval().guider
+    levels, chromas = (0.35, 0.65), (1.0, -1.0)
+    size = 32  # latents a side; references on the left and right, the page in the middle
+    y, red, mask = torch.zeros(size, size), torch.zeros(size, size), torch.zeros(size, size)
+    for half, level, chroma in zip((slice(0, 16), slice(16, 32)), levels, chromas, strict=True):
+        y[half] = level
+        red[half, :8] = red[half, 24:] = chroma
+    mask[:, :8] = mask[:, 24:] = 1
+    angles = torch.stack([torch.pi * 2**k * y for k in range(config.LUMINANCE_PLANES // 2)])
+    latents_ = torch.stack([y, red, red, y])
+    known = torch.cat([latents_, mask[None], angles.sin(), angles.cos()])[None]
+    seen: dict[str, torch.Tensor] = {}
+    layer = guider.down_blocks[1].attentions[0]
+    layer.register_forward_hook(lambda _, inputs, out: seen.update(fetched=(out[0] - inputs[0])[0]))
+    with torch.no_grad():
+        guider(torch.zeros(1, 4, size, size), torch.tensor([999]), known)
+    red_of_last_head = seen["fetched"][16 + 3 * 3 + 1, :, 6:10]
+    assert red_of_last_head[:6].mean() > red_of_last_head[-6:].mean() + 0.5

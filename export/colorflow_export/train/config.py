@@ -48,8 +48,8 @@ MINI: dict[str, Any] = {
 }
 CONDITION_CHANNELS = 5
 LUMINANCE_PLANES = 10
-# "sample" rather than epsilon or v: a network that says x0 is right at every timestep as soon as it is right at one, and
-# in an hour on two cores that decided (benchmarks/LOG.md). v is there for longer trainings.
+# "sample" rather than epsilon or v: a network that says x0 is right at every timestep as soon as it is right at one,
+# and in an hour on two cores that decided (benchmarks/LOG.md). v is there for longer trainings.
 PREDICTION_TYPE = "sample"
 PAGE_SIZES = ((64, 96), (96, 64), (64, 64))
 

@@ -15,6 +15,7 @@ from colorflow_export.modules import ColorGuider, ColorUNet, ColorVAE, Embedder,
 from colorflow_export.train.config import CONDITION_CHANNELS, LUMINANCE_PLANES, MINI, PREDICTION_TYPE, TrainOptions
 from colorflow_export.train.crops import crop_batches, page_batches, pair_batches
 from colorflow_export.train.loop import Trainer, checkpoint_path, device
+from colorflow_export.train.matching import start_matching
 from colorflow_export.train.samples import CanvasBatches
 from colorflow_rt.schedule import SchedulerConfig
 
@@ -32,6 +33,7 @@ class Denoiser(nn.Module):
         with torch.no_grad():  # noise is let in by training: at first it would only drown what is to be compared
             self.unet.conv_in.weight.zero_()
             self.guider.conv_in_condition.weight[:, : MINI["guider"]["in_channels"]].zero_()
+        start_matching(self.guider)
 
     def forward(self, sample: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
         return self.unet(sample, timestep, None, self.guider(sample, timestep, condition))  # type: ignore[no-any-return]
