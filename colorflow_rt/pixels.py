@@ -37,8 +37,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from colorflow_rt.errors import ImageError
-from colorflow_rt.files import atomic_path as atomic_path
-from colorflow_rt.files import atomic_write as atomic_write
+from colorflow_rt.files import atomic_write
 
 U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]

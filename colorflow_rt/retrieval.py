@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from colorflow_rt.engine import Engine
 from colorflow_rt.errors import EngineError, OptionError, OutputError, ReferencesError
-from colorflow_rt.pixels import F32, U8, atomic_path, resize
+from colorflow_rt.files import atomic_path
+from colorflow_rt.pixels import F32, U8, resize
 
 Crop = Literal["whole", "center"]
 CROPS: tuple[Crop, ...] = ("whole", "center")

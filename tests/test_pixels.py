@@ -1,12 +1,9 @@
 """Pictures in (every mode and fault of the "Bad input" section) and out."""
 
-import errno
 import io
 import os
 import stat
 import struct
-import subprocess
-import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -17,12 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from colorflow_rt.errors import ImageError, OutputError
+from colorflow_rt.errors import ImageError
 from colorflow_rt.pixels import (
     Limits,
     Picture,
-    atomic_path,
-    atomic_write,
     content_hash,
     encode_png,
     is_colored,
@@ -436,11 +431,7 @@ def test_any_uniform_tint_counts_as_gray(tint: tuple[float, float, float], quali
     assert not is_colored(jpeg(tinted(tint), quality))
 
 
-# Written whole or not at all
-
-
-def leftovers(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+# Written
 
 
 def test_write_png_round_trip(tmp_path: Path) -> None:
@@ -449,7 +440,7 @@ def test_write_png_round_trip(tmp_path: Path) -> None:
     assert np.array_equal(read_picture(tmp_path / "a.png").rgb, RGB)
     assert np.array_equal(read_picture(tmp_path / "b.png").alpha, GRAY)
     assert (tmp_path / "a.png").read_bytes() == encode_png(RGB)
-    assert leftovers(tmp_path) == ["a.png", "b.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
     assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == 0o666 & ~umask()
 
 
@@ -457,62 +448,3 @@ def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-@pytest.mark.parametrize(
-    ("number", "words"),
-    [
-        (errno.ENOSPC, "the disk is full"),
-        (errno.EROFS, "the disk is read-only"),
-        (errno.EACCES, "the folder is read-only"),
-        (errno.EIO, "Input/output error"),
-    ],
-)
-def test_failed_write_keeps_the_old_file_and_removes_the_temporary(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
-) -> None:
-    atomic_write(tmp_path / "kept", b"old")
-
-    def fail(descriptor: int) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OutputError, match=words) as caught:
-        atomic_write(tmp_path / "kept", b"new")
-    assert str(caught.value).startswith(f"{tmp_path}/kept: cannot be written, ")
-    assert (tmp_path / "kept").read_bytes() == b"old"
-    assert leftovers(tmp_path) == ["kept"]
-
-
-def test_a_really_full_file_system_is_an_output_error(tmp_path: Path) -> None:
-    program = (
-        "import resource, signal, sys; from colorflow_rt.pixels import atomic_write\n"
-        "from colorflow_rt.errors import OutputError\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "try: atomic_write(sys.argv[1], bytes(5000))\n"
-        "except OutputError as error: print(error)\n"
-    )
-    command = [sys.executable, "-c", program, str(tmp_path / "page.png")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
-    assert "page.png: cannot be written, File too large" in done.stdout
-    assert leftovers(tmp_path) == []
-
-
-def test_no_folder_a_file_as_folder_and_a_folder_as_file(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="its folder does not exist; make it first"):
-        atomic_write(tmp_path / "none" / "page.png", b"x")
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(OutputError, match="is not a folder"):
-        write_png(tmp_path / "file" / "page.png", RGB)
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(OutputError, match="a folder of that name is there"):
-        atomic_write(tmp_path / "folder", b"x")
-    assert leftovers(tmp_path) == ["file", "folder"]
-
-
-def test_atomic_path_removes_its_file_on_any_error(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "page") as temporary:
-        temporary.write_bytes(b"half")
-        raise KeyboardInterrupt
-    assert leftovers(tmp_path) == []

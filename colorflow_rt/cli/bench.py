@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from colorflow_rt.cli.comics import Size
+from colorflow_rt.cli.parameters import pack_option, size_option
 from colorflow_rt.cli.screen import print_table
 
 
 @click.command()
-@click.option("--pack", default="mini", show_default=True, envvar="COLORFLOW_PACK", help="Model pack: name or folder.")
-@click.option("--size", type=Size(), default="512x768", show_default=True, help="Page size in pixels.")
+@pack_option
+@size_option
 @click.option("--repeat", type=click.IntRange(1), default=5, show_default=True, help="Measured runs of each side.")
 @click.option("--steps", type=click.IntRange(1), help="Denoise steps (default: the pack's).")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -33,7 +33,7 @@ def bench(
     """
     from colorflow_rt.bench import BenchOptions
     from colorflow_rt.bench import bench as measure
-    from colorflow_rt.pixels import atomic_write
+    from colorflow_rt.files import atomic_write
 
     record = measure(BenchOptions(pack, size, repeat, steps, seed, not no_reference))
     _show(record)

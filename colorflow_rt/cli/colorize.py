@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from colorflow_rt.cli.parameters import pack_option
 from colorflow_rt.cli.screen import INTERRUPTED, print_notices
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--refs", metavar="DIR", type=click.Path(exists=True, path_type=Path), help="Coloured references.")
 @click.option("--set", "set_name", metavar="NAME", help="Or a reference set made by `colorflow refs add`.")
 @click.option("--out", metavar="DIR", required=True, type=FOLDER, help="Folder for the results.")
-@click.option("--pack", default="mini", show_default=True, envvar="COLORFLOW_PACK", help="Model pack: name or folder.")
+@pack_option
 @click.option("--steps", type=int, help="Denoising steps; default: the pack's.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the noise; the same seed, the same bytes.")
 @click.option("--guidance", type=float, metavar="G", help="Classifier-free guidance; default: the pack's.")

@@ -1,26 +1,11 @@
 """`colorflow comics make`: chapters with known colours."""
 
-import re
 from pathlib import Path
 
 import click
 
+from colorflow_rt.cli.parameters import size_option
 from colorflow_rt.cli.screen import progress, shown
-
-
-class Size(click.ParamType[tuple[int, int]]):
-    """WIDTHxHEIGHT in pixels."""
-
-    name = "WxH"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """(width, height); a usage error for anything else."""
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", str(value))
-        if not match:
-            self.fail(f"{value!r} is no size: give width and height in pixels, such as 512x768", param, ctx)
-        return int(match[1]), int(match[2])
 
 
 @click.group()
@@ -33,7 +18,7 @@ def comics() -> None:
 @click.option("--pages", default=4, show_default=True, help="Pages of each.")
 @click.option("--references", default=6, show_default=True, help="Colour references of each.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same chapters.")
-@click.option("--size", type=Size(), default="512x768", show_default=True, help="Page size in pixels.")
+@size_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write to.")
 def make(chapters: int, pages: int, references: int, seed: int, size: tuple[int, int], out: Path) -> None:
     """Write chapters as folders of PNG files.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from colorflow_rt.cli.comics import Size
+from colorflow_rt.cli.parameters import pack_option, size_option
 from colorflow_rt.cli.screen import print_table, progress, shown
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ class Scored(NamedTuple):
 
 @click.command()
 @click.option("--out", metavar="DIR", default="demo", show_default=True, type=click.Path(path_type=Path))
-@click.option("--pack", default="mini", show_default=True, envvar="COLORFLOW_PACK", help="Model pack: name or folder.")
+@pack_option
 @click.option("--pages", type=click.IntRange(1, 100), default=4, show_default=True, help="Gray pages.")
-@click.option("--size", type=Size(), default="512x768", show_default=True, help="Page size in pixels.")
+@size_option
 def demo(out: Path, pack: str, pages: int, size: tuple[int, int]) -> None:
     """Colour a generated chapter and measure the result.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
+from colorflow_rt.cli.parameters import pack_option
 from colorflow_rt.cli.screen import print_notices, print_table, progress, shown
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def tag(name: str, pictures: Sequence[str], tag: str | None) -> None:
 @click.option(
     "-k", "count", type=click.IntRange(1, 100), default=3, show_default=True, help="Patches of each quadrant."
 )
-@click.option("--pack", default="mini", show_default=True, envvar="COLORFLOW_PACK", help="Whose encoder to use.")
+@pack_option
 @click.option("--fit", type=click.Choice(("pad", "crop")), default="pad", show_default=True)
 def search(name: str, page: Path, count: int, pack: str, fit: Literal["pad", "crop"]) -> None:
     """Show which patches of a set a page would take.

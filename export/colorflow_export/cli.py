@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from colorflow_rt.cli.comics import Size
+from colorflow_rt.cli.parameters import Size
 from colorflow_rt.cli.screen import print_table, shown
 from colorflow_rt.errors import ColorflowError, MissingExtraError, OptionError
 
@@ -144,8 +144,9 @@ def reference(
     import torch
 
     from colorflow_export.reference import ReferenceColorizer
+    from colorflow_rt.files import atomic_write
     from colorflow_rt.options import ColorizeOptions
-    from colorflow_rt.pixels import atomic_write, write_png
+    from colorflow_rt.pixels import write_png
 
     if threads:
         torch.set_num_threads(threads)
