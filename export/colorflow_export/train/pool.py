@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from colorflow_rt import canvas, pixels
+from colorflow_rt import canvas, files
 from colorflow_rt.comics import TRAINING_SEED, Chapter, chapter_seed, make_chapter
 
 U8 = NDArray[np.uint8]
@@ -49,7 +49,7 @@ def fill_pool(work: Path, first: int, count: int, progress: Callable[[int, int],
         if not path.exists():
             buffer = io.BytesIO()
             np.savez(buffer, **vars(draw_chapter(k)))
-            pixels.atomic_write(path, buffer.getvalue())
+            files.atomic_write(path, buffer.getvalue())
         if progress:
             progress(done + 1, count)
 
