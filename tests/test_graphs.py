@@ -13,6 +13,7 @@ from colorflow_export.golden import Golden, load_golden, relative_error
 from colorflow_export.graphs import Graph, graphs_of
 from colorflow_export.modules.bundle import Modules
 from colorflow_export.packs import load_modules
+from colorflow_export.parity import predicted
 from colorflow_export.to_onnx import INLINE_LIMIT, OPSET, export_graph, write_graph
 from colorflow_export.weights import read_places, stored_tensors, write_weights
 from torch import Tensor, nn
@@ -193,14 +194,6 @@ def slot_of(golden: Golden, steps: int) -> Slot:
     t = golden.tensors
     schedule = Schedule.create(steps, SchedulerConfig())
     return Slot(t["initial_latents"][0].numpy(), t["cond"][0].numpy(), schedule, golden.guidance_scale)
-
-
-def predicted(slot: Slot) -> Tensor:
-    """What diffusers' scheduler returns after a step: the predicted sample of the next, at the end the picture."""
-    if slot.done:
-        return torch.from_numpy(slot.result())[None]
-    p = slot.schedule.predictor[slot.step]
-    return torch.from_numpy(p[0] * slot.sample + p[1] * slot.x0_prev1 + p[2] * slot.x0_prev2)[None]
 
 
 def test_the_loop_on_onnx_is_the_authors_loop(nets: Nets) -> None:

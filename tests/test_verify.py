@@ -158,7 +158,7 @@ def test_limits(value: float, limit: float, unit: str, passed: bool) -> None:
     assert Check("x", value, limit, unit).passed is passed
 
 
-def test_gradients_are_not_kept() -> None:
-    assert torch.is_grad_enabled()
-    next(check_golden(GOLDEN / NETS))
+def test_the_caller_s_gradient_mode_is_left_alone() -> None:
+    checks = check_golden(GOLDEN / NETS)
+    next(checks)
     assert torch.is_grad_enabled()

@@ -147,5 +147,9 @@ def _replace(made: Path, out: Path) -> None:
         return
     old = made.with_name(f"{made.name}.old")
     out.rename(old)
-    made.rename(out)
+    try:
+        made.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
     shutil.rmtree(old)

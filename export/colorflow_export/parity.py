@@ -52,6 +52,7 @@ class Check:
         return self.value <= self.limit
 
 
+@torch.no_grad()
 def check_golden(folder: Path) -> Iterator[Check]:
     """Every vector of a folder of the layout of golden/sd_small_5ch or golden/retrieval_portrait.
 
@@ -61,10 +62,9 @@ def check_golden(folder: Path) -> Iterator[Check]:
         yield from _retrieval(folder)
     elif (folder / "colorguider.safetensors").is_file() and (folder / "unet.safetensors").is_file():
         golden = load_golden(folder)
-        with torch.no_grad():
-            yield from _calls(golden)
-            yield from _loops(golden)
-            yield from _gsrp(golden)
+        yield from _calls(golden)
+        yield from _loops(golden)
+        yield from _gsrp(golden)
     else:
         raise PackError(f"{folder} has neither the layout of golden/sd_small_5ch nor that of golden/retrieval_portrait")
 
@@ -199,6 +199,7 @@ def _stand_in(patches: list[Bytes]) -> Tensor:
     return rows / lengths
 
 
+@torch.no_grad()
 def check_pack(pack: str | Path) -> Iterator[Check]:
     """A pack's graphs in ONNX Runtime against its modules in PyTorch, then one whole page with the same noise."""
     modules = load_modules(pack)
@@ -206,8 +207,7 @@ def check_pack(pack: str | Path) -> Iterator[Check]:
     for graph in graphs_of(modules):
         engine = opened.engine(graph.name)
         feeds = graph.example()
-        with torch.no_grad():
-            expected = graph.build(modules)(**feeds)
+        expected = graph.build(modules)(**feeds)
         tensors = expected if isinstance(expected, tuple) else (expected,)
         found = engine({name: tensor.numpy() for name, tensor in feeds.items()})
         for spec, tensor in zip(graph.outputs, tensors, strict=True):
