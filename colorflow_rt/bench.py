@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 
 from colorflow_rt.comics import DEMO_SEED, chapter_seed, make_chapter
+from colorflow_rt.engine.onnx import available_threads
 from colorflow_rt.errors import EngineError, OptionError
 from colorflow_rt.metrics import psnr
 from colorflow_rt.options import ColorizeOptions
@@ -100,7 +101,7 @@ class _Reference:
     def __init__(self, options: BenchOptions, page: Path, references: Path, folder: Path) -> None:
         self.command = [sys.executable, "-m", "colorflow_export", "reference", str(page), "--refs", str(references)]
         self.command += ["--pack", options.pack, "--seed", str(options.seed), "--out", str(folder / "reference.png")]
-        self.command += ["--json", str(folder / "reference.json"), "--threads", str(_threads())]
+        self.command += ["--json", str(folder / "reference.json"), "--threads", str(available_threads())]
         if options.steps:
             self.command += ["--steps", str(options.steps)]
         self.folder = folder
@@ -126,10 +127,6 @@ class _Reference:
         """The faster layout and the seconds of its pages."""
         layout = min((x for x in LAYOUTS if self.seconds[x]), key=lambda x: median(self.seconds[x]))
         return layout, self.seconds[layout]
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _record(options: BenchOptions, ours: _Ours, theirs: _Reference | None) -> dict[str, Any]:
@@ -172,7 +169,8 @@ def hardware() -> dict[str, Any]:
 
     return {
         "cpu": _cpu_name(),
-        "cores": _threads(),
+        "cores": os.cpu_count(),
+        "threads": available_threads(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "load_average": [round(x, 2) for x in psutil.getloadavg()],
         "system": platform.platform(),

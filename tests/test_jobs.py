@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from users import as_ordinary_user
 
 from colorflow_rt.errors import OptionError, OutputError
 from colorflow_rt.jobs import JobFolder, Record, check_targets, fingerprint, list_pages, sha256_or_nothing
@@ -227,19 +228,8 @@ def test_an_out_folder_that_is_a_file_or_below_one_is_refused(tmp_path):
     assert file.is_file()
 
 
-@pytest.fixture
-def ordinary_user():
-    """Permission bits do not bind root: become nobody for a while."""
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    yield
-    if root:
-        os.seteuid(0)
-
-
-def test_a_read_only_out_folder_is_refused(ordinary_user):
-    with tempfile.TemporaryDirectory() as folder:
+def test_a_read_only_out_folder_is_refused():
+    with as_ordinary_user(), tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         out.mkdir(mode=0o555)
         with pytest.raises(OutputError, match="cannot be made"), JobFolder.open(out):

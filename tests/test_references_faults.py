@@ -27,6 +27,7 @@ from reference_sets import (
     refuse_to_embed,
     searches_right,
 )
+from users import as_ordinary_user
 
 from colorflow_rt.errors import OutputError, ReferencesError
 from colorflow_rt.references import ReferenceSet, database
@@ -134,14 +135,10 @@ def as_reader(folder: Path) -> Iterator[None]:
     paths = [folder, *folder.rglob("*")]
     for path in paths:
         path.chmod(0o555 if path.is_dir() else 0o444)
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
     try:
-        yield
+        with as_ordinary_user():
+            yield
     finally:
-        if user == 0:
-            os.seteuid(0)
         for path in paths:
             path.chmod(0o755 if path.is_dir() else 0o644)
 

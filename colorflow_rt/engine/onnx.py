@@ -115,15 +115,8 @@ def _check_specs(graph: str, kind: str, specs: Iterable[TensorSpec], nodes: Iter
             f"the {kind}s of {graph} in pack.toml are {sorted(expected)}, those of its model {sorted(found)}"
         )
     for name, spec in expected.items():
-        if not _agree(spec, found[name]):
+        if not found[name].allows(spec):
             raise EngineError(f"{kind} of {graph}: pack.toml has {spec}, its model {found[name]}")
-
-
-def _agree(spec: TensorSpec, found: TensorSpec) -> bool:
-    if spec.dtype != found.dtype or len(spec.shape) != len(found.shape):
-        return False
-    pairs = zip(spec.shape, found.shape, strict=True)
-    return all(isinstance(theirs, str) or ours == theirs for ours, theirs in pairs)
 
 
 def _spec(node: Any) -> TensorSpec:

@@ -23,6 +23,12 @@ class TensorSpec:
     def __str__(self) -> str:
         return f"{self.name} {self.dtype}[{', '.join(map(str, self.shape))}]"
 
+    def allows(self, other: "TensorSpec") -> bool:
+        """Whether the other is of this dtype and rank, and has the lengths that are fixed here."""
+        if self.dtype != other.dtype or len(self.shape) != len(other.shape):
+            return False
+        return all(isinstance(own, str) or own == axis for own, axis in zip(self.shape, other.shape, strict=True))
+
 
 class Engine(Protocol):
     """A compiled graph.
