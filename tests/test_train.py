@@ -141,7 +141,7 @@ def test_trained_stages_become_a_pack_that_colours_and_trains_on(work: Path, tmp
 
 
 def test_the_guider_starts_by_fetching_the_colour_of_its_own_gray() -> None:
-    """Two patches of one gray level each lie in the references: the centre's tokens fetch the chroma of their own level."""
+    """Two gray levels, each with a colour of its own in the references: the centre fetches that of its own level."""
     guider = Denoiser().eval().guider
     levels, chromas = (0.35, 0.65), (1.0, -1.0)
     size = 32  # latents a side; references on the left and right, the page in the middle
