@@ -68,9 +68,13 @@ def check_example(command: str, expected: str | None) -> None:
 
 
 def fake_pack_for_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Examples name the pack `mini`; what they show is the same on the fake pack, in less time."""
+    """Examples name the pack `mini`; what they show is the same on the fake pack, in less time.
+
+    A folder is opened as it is: `packs` and `doctor` look into those that are installed.
+    """
+    real = colorflow_rt.pack.open_pack
     for module in (colorflow_rt, colorflow_rt.pack, colorflow_rt.pipeline):
-        monkeypatch.setattr(module, "open_pack", lambda name: colorflow_rt.pack.fake_pack())
+        monkeypatch.setattr(module, "open_pack", lambda name: real(name if isinstance(name, Path) else "fake"))
 
 
 def use_fake_pack(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
