@@ -19,6 +19,7 @@ from colorflow_rt.errors import (
     OutputError,
     PackError,
     ReferencesError,
+    UnavailableError,
     UnknownPackError,
 )
 
@@ -42,6 +43,7 @@ __all__ = [
     "PackError",
     "ReferencesError",
     "Result",
+    "UnavailableError",
     "UnknownPackError",
     "open_pack",
 ]

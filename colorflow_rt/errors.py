@@ -8,6 +8,7 @@
     │   ├── UnknownPackError     no pack of this name or at this path        (exit code 2)
     │   └── DamagedPackError     a file of the pack does not match its SHA-256
     ├── EngineError          an engine cannot be loaded or run
+    │   └── UnavailableError     its hardware or library is not here         (exit code 3)
     ├── OutputError          a result cannot be written
     ├── MissingExtraError    an optional dependency is not installed         (exit code 2)
     └── Cancelled            the caller asked to stop
@@ -52,6 +53,12 @@ class DamagedPackError(PackError):
 
 class EngineError(ColorflowError):
     """An engine cannot be loaded or run, or was fed a tensor of the wrong name, dtype or shape."""
+
+
+class UnavailableError(EngineError):
+    """The hardware or the library that an engine needs is not here: no GPU, no TensorRT, no such provider."""
+
+    exit_code = 3
 
 
 class OutputError(ColorflowError):

@@ -22,6 +22,7 @@ PUBLIC = [
     "PackError",
     "ReferencesError",
     "Result",
+    "UnavailableError",
     "UnknownPackError",
     "open_pack",
 ]
@@ -71,7 +72,7 @@ def test_the_public_names_are_these():
 
 def test_every_error_is_public():
     raised = {name for name, value in vars(errors).items() if isinstance(value, type)}
-    assert len(raised) == 11
+    assert len(raised) == 12
     assert raised <= set(PUBLIC)
 
 
