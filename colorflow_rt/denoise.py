@@ -90,16 +90,30 @@ def denoise(
     on_step: Callable[[int, int, Floats], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Floats:
-    """Latents f32[B,C,h,w] from noise f32[B,C,h,w] under condition f32[B,K,h,w].
+    """Latents f32[B,C,h,w] from noise f32[B,C,h,w] under condition f32[B,K,h,w]: `run` from the first step on.
 
-    guidance_scale matters only to graphs with text. After each step, on_step(steps done, steps in all, x0
-    f32[B,C,h,w]) may show a preview. Before each step cancelled() is asked; if true, Cancelled is raised.
+    guidance_scale matters only to graphs with text.
     """
     slots = [Slot(*row, schedule, guidance_scale) for row in zip(noise, condition, strict=True)]
-    for done in range(len(schedule)):
+    return run(engine, slots, on_step, cancelled)
+
+
+def run(
+    engine: Engine,
+    slots: Sequence[Slot],
+    on_step: Callable[[int, int, Floats], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Floats:
+    """Latents f32[B,C,h,w] of slots that start and end together, on one schedule.
+
+    After each step, on_step(steps done, steps in all, x0 f32[B,C,h,w]) may show a preview. Before each step
+    cancelled() is asked; if true, Cancelled is raised.
+    """
+    steps = len(slots[0].schedule)
+    for done in range(steps):
         if cancelled is not None and cancelled():
-            raise Cancelled(f"cancelled after {done} of {len(schedule)} steps")
+            raise Cancelled(f"cancelled after {done} of {steps} steps")
         advance(engine, slots)
         if on_step is not None:
-            on_step(done + 1, len(schedule), np.stack([slot.x0_prev1 for slot in slots]))
+            on_step(done + 1, steps, np.stack([slot.x0_prev1 for slot in slots]))
     return np.stack([slot.result() for slot in slots])
