@@ -245,14 +245,17 @@ def _read(path: Path) -> NDArray[np.generic]:
 def test_chapter_folders_are_laid_out_as_agreed(tmp_path: Path) -> None:
     files = _write(tmp_path)
     folders = ("truth", "pages/gray", "pages/screentone", "pages/lineart", "regions")
-    expected = {f"references/{i:03d}.png" for i in range(3)} | {f"{d}/{i:03d}.png" for d in folders for i in range(2)}
-    expected |= {"regions.json", "manifest.json"}
+    expected = {f"{d}/{i:03d}.png" for d in ("references", "reference_regions") for i in range(3)}
+    expected |= {f"{d}/{i:03d}.png" for d in folders for i in range(2)} | {"regions.json", "manifest.json"}
     assert set(files) == {f"chapter_{k:03d}/{name}" for k in range(2) for name in expected}
     chapter = make_chapter(chapter_seed(TEST_SEED, 1))
     page, folder = chapter.page(1, (64, 96)), tmp_path / "chapter_001"
     for part, picture in {"truth": page.truth, "pages/gray": page.gray(), "regions": page.regions}.items():
         np.testing.assert_array_equal(_read(folder / part / "001.png"), picture)
     assert _read(folder / "regions/001.png").dtype == np.uint16
+    reference = chapter.reference_page(2, (64, 96))
+    np.testing.assert_array_equal(_read(folder / "references/002.png"), reference.truth)
+    np.testing.assert_array_equal(_read(folder / "reference_regions/002.png"), reference.regions)
     names = json.loads((folder / "regions.json").read_text())
     assert {int(region): name for region, name in names.items()} == region_names(chapter)
 

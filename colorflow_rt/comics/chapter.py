@@ -54,6 +54,10 @@ class Chapter:
 
         It shows character index % characters and scene index % scenes: full figure, close-up or two panels.
         """
+        return self.reference_page(index, size).truth
+
+    def reference_page(self, index: int, size: tuple[int, int] = (512, 768)) -> Page:
+        """`reference` with all that is known about it: its regions above all."""
         rng = self._rng(_REFERENCE, index, size)
         canvas = _Canvas(size, rng, self.table)
         lap = index // 3 if len(self.characters) == 3 else 0  # else three would always be shown the same way
@@ -64,7 +68,7 @@ class Chapter:
             first = None if i else self.characters[index % len(self.characters)]
             scene = int(rng.integers(len(self.scenes))) if i else index % len(self.scenes)
             canvas.panel(frame, self._shot(rng, frame, scene, first, view, speech=False))
-        return canvas.finish().truth
+        return canvas.finish()
 
     def _rng(self, kind: int, index: int, size: tuple[int, int]) -> np.random.Generator:
         if index < 0:

@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,8 @@ GENERATOR = 1  # raised whenever the same seed gives other pictures, so that old
 Picture = NDArray[np.uint8] | NDArray[np.uint16]
 MANIFEST = "manifest.json"
 PAGE_FOLDERS = ("truth", "pages/gray", "pages/screentone", "pages/lineart", "regions")
-FOLDERS = ("references", *PAGE_FOLDERS)
+REFERENCE_FOLDERS = ("references", "reference_regions")
+FOLDERS = (*REFERENCE_FOLDERS, *PAGE_FOLDERS)
 
 
 def write_chapters(
@@ -33,8 +34,9 @@ def write_chapters(
 ) -> None:
     """Writes chapter_000, chapter_001, ... into `out`; chapter k is made from chapter_seed(seed, k).
 
-    Each holds references/*.png, truth/NNN.png, pages/{gray,screentone,lineart}/NNN.png, regions/NNN.png (16-bit
-    ids, 0 = none) with regions.json (id -> character and part), and manifest.json. Files are renamed into place
+    Each holds references/NNN.png, truth/NNN.png, pages/{gray,screentone,lineart}/NNN.png, regions/NNN.png (16-bit
+    ids, 0 = none), reference_regions/NNN.png (the same for references), regions.json (id -> character and part), and
+    manifest.json. Files are renamed into place
     when whole; those of the same seed and size are kept, those of another are replaced. `size` is (width, height)
     in pixels. `progress(done, total)` counts pages and references.
 
@@ -69,24 +71,22 @@ def _write_chapter(
     names = json.dumps(region_names(chapter), indent=1).encode()
     atomic_write(folder / "regions.json", names)
     for i in range(references):
-        path = folder / "references" / f"{i:03d}.png"
-        if not path.exists():
-            _write_png(path, chapter.reference(i, size))
+        paths = [folder / part / f"{i:03d}.png" for part in REFERENCE_FOLDERS]
+        if not all(path.exists() for path in paths):
+            reference = chapter.reference_page(i, size)
+            _write_all(paths, (reference.truth, reference.regions))
         yield
     for i in range(pages):
         paths = [folder / part / f"{i:03d}.png" for part in PAGE_FOLDERS]
         if not all(path.exists() for path in paths):
             page = chapter.page(i, size)
-            pictures: tuple[Picture, ...] = (
-                page.truth,
-                page.gray(),
-                page.screentone(seed=i),
-                page.lineart(),
-                page.regions,
-            )
-            for path, picture in zip(paths, pictures, strict=True):
-                _write_png(path, picture)
+            _write_all(paths, (page.truth, page.gray(), page.screentone(seed=i), page.lineart(), page.regions))
         yield
+
+
+def _write_all(paths: Sequence[Path], pictures: Sequence[Picture]) -> None:
+    for path, picture in zip(paths, pictures, strict=True):
+        _write_png(path, picture)
 
 
 def _prepare(folder: Path, manifest: dict[str, int], pages: int, references: int) -> None:
@@ -96,7 +96,7 @@ def _prepare(folder: Path, manifest: dict[str, int], pages: int, references: int
         where = folder / part
         try:
             where.mkdir(parents=True, exist_ok=True)
-            count = references if part == "references" else pages
+            count = references if part in REFERENCE_FOLDERS else pages
             keep = {f"{i:03d}.png" for i in range(count)} if old == manifest else set()
             for path in where.iterdir():
                 if re.fullmatch(r"\d+\.png", path.name) and path.name not in keep:
