@@ -163,7 +163,7 @@ def test_what_the_exporter_does_silently_is_refused(
     bad = Graph(good.name, good.inputs, (TensorSpec("image", "float32", shape),), build, good.multiples)
     places = read_places(tiny_pack / "weights.safetensors")
     with pytest.raises(PackError, match=message):
-        export_graph(bad, modules, places, "weights.safetensors")
+        export_graph(bad, modules, places)
 
 
 # The golden networks: SD 1.5's four levels, text, guidance, 5 and 9 channels.
@@ -186,7 +186,7 @@ def nets(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def export(modules: Modules, name: str, folder: Path, storage: str = "float32", opset: int = OPSET) -> OnnxEngine:
     places = write_weights(stored_tensors(modules, storage), folder / "weights.safetensors")
     graph, path = graph_of(modules, name), folder / f"{name}.onnx"
-    write_graph(export_graph(graph, modules, places, "weights.safetensors", opset), path)
+    write_graph(export_graph(graph, modules, places, opset), path)
     return OnnxEngine(path, name, (graph.inputs, graph.outputs))
 
 

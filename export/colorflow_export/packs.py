@@ -74,7 +74,7 @@ def write_pack(
         for graph in graphs_of(modules):
             on_graph(graph.name)
             graphs[graph.name] = GraphConfig(f"{graph.name}.onnx", graph.inputs, graph.outputs)
-            write_graph(export_graph(graph, modules, places, WEIGHTS, opset), folder / f"{graph.name}.onnx")
+            write_graph(export_graph(graph, modules, places, opset), folder / f"{graph.name}.onnx")
         config = PackConfig(
             schema=SCHEMA,
             model=modules.model,

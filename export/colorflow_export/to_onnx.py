@@ -22,13 +22,11 @@ INLINE_LIMIT = 4096  # bytes of constants that a graph may carry itself, per ten
 _IR_TYPES = {"float32": ir.DataType.FLOAT, "int64": ir.DataType.INT64}
 
 
-def export_graph(
-    graph: Graph, modules: Modules, places: Mapping[str, Place], weights: str, opset: int = OPSET
-) -> ir.Model:
-    """The ONNX model of `graph`: any batch, any sides that are multiples of `graph.multiples`.
+def export_graph(graph: Graph, modules: Modules, places: Mapping[str, Place], opset: int = OPSET) -> ir.Model:
+    """The ONNX model of `graph`: named axes of any length that is a multiple of `graph.multiples`, others as they are.
 
-    Every weight is external data in the file `weights` beside the model, at the place `places` has for it, cast to
-    float32 where it is stored shorter. PackError if the exporter fixed an axis, or would keep weights inline.
+    Every weight is external data in a file beside the model, at the place `places` has for it, cast where it is stored
+    in another type; its values are not read. PackError if the exporter fixed an axis, or would keep weights inline.
     """
     net = graph.build(modules).eval()
     with torch.no_grad(), _quiet():
@@ -43,7 +41,7 @@ def export_graph(
         )
     assert exported is not None  # None is for the old exporter
     model = exported.model
-    _point_into_file(model, places, weights)
+    _point_into_file(model, places)
     _settle_signature(model, graph)
     _strip(model)
     _check_inline(model, graph)
@@ -90,8 +88,8 @@ def _dynamic_shapes(graph: Graph) -> dict[str, dict[int, object]]:
     }
 
 
-def _point_into_file(model: ir.Model, places: Mapping[str, Place], weights: str) -> None:
-    """Fold constants, and put every weight in the file.
+def _point_into_file(model: ir.Model, places: Mapping[str, Place]) -> None:
+    """Fold constants, and put every weight in its file.
 
     While constants are folded the weights are inputs of the graph: were they constants, the folder would store
     transposed and reshaped copies of them under names of its own.
@@ -104,7 +102,7 @@ def _point_into_file(model: ir.Model, places: Mapping[str, Place], weights: str)
     del model.graph.inputs[own:]
     for name, value in held.items():
         if value.uses():
-            _externalize(model, name, value, places[name], weights)
+            _externalize(model, name, value, places[name])
 
 
 def _fold(model: ir.Model) -> None:
@@ -122,14 +120,17 @@ def _fold(model: ir.Model) -> None:
     )(model)
 
 
-def _externalize(model: ir.Model, name: str, value: ir.Value, place: Place, weights: str) -> None:
-    tensor = ir.ExternalTensor(weights, place.offset, place.length, place.dtype, shape=ir.Shape(place.shape), name=name)
+def _externalize(model: ir.Model, name: str, value: ir.Value, place: Place) -> None:
+    tensor = ir.ExternalTensor(
+        place.file, place.offset, place.length, place.dtype, shape=ir.Shape(place.shape), name=name
+    )
     stored = ir.Value(name=name, shape=ir.Shape(place.shape), type=ir.TensorType(place.dtype), const_value=tensor)
     if place.dtype == value.dtype:
         ir.convenience.replace_all_uses_with(value, stored)
     else:
-        cast = ir.node("Cast", [stored], {"to": ir.DataType.FLOAT}, name=f"{name}.cast")
-        cast.outputs[0].name = f"{name}.float32"
+        wanted = value.dtype or ir.DataType.FLOAT
+        cast = ir.node("Cast", [stored], {"to": wanted}, name=f"{name}.cast")
+        cast.outputs[0].name = f"{name}.{wanted.numpy().name}"
         ir.convenience.replace_all_uses_with(value, cast.outputs[0])
         model.graph.insert_before(model.graph[0], cast)
     model.graph.register_initializer(stored)

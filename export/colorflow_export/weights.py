@@ -18,8 +18,9 @@ _LOSS = 1e-3
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor lies in a safetensors file: bytes from the start of the file."""
+    """Where a tensor lies: the name of its safetensors file, and bytes from the start of that file."""
 
+    file: str
     dtype: ir.DataType
     shape: tuple[int, ...]
     offset: int
@@ -65,6 +66,7 @@ def read_places(path: Path) -> dict[str, Place]:
     header.pop("__metadata__", None)
     return {
         name: Place(
+            path.name,
             _IR_TYPES[entry["dtype"]],
             tuple(entry["shape"]),
             8 + header_length + entry["data_offsets"][0],
