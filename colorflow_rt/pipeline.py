@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from colorflow_rt.denoise import run
+from colorflow_rt.denoise import Slot, run
 from colorflow_rt.errors import Cancelled, EngineError, ImageError
 from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.pack import Pack, open_pack
@@ -29,6 +29,7 @@ DEFAULT_OPTIONS = ColorizeOptions()
 Preview = Callable[[int, int, int, Bytes], None]
 """on_preview(page index, steps done, steps in all, u8[h,w,3]: the page as the model sees it now)"""
 Show = Callable[[int, int, Bytes], None]
+OnStep = Callable[[int, int, Floats], None]
 Asked = Callable[[], bool]
 
 
@@ -119,8 +120,11 @@ class Colorizer:
                 show(number * steps + done, work.steps, work.preview(window, x0[0]))
 
         with work.clock("denoise"):
-            run(self.pack.engine("denoise_step"), [window.slot], on_step, cancelled)
+            self._denoise(window.slot, on_step, cancelled)
         work.paint(window)
+
+    def _denoise(self, slot: Slot, on_step: OnStep, cancelled: Asked | None) -> None:
+        run(self.pack.engine("denoise_step"), [slot], on_step, cancelled)
 
 
 def _page_name(page: Source, index: int) -> str:

@@ -20,9 +20,13 @@ from colorflow_export.graphs import graphs_of
 from colorflow_export.modules.bundle import Modules
 from colorflow_export.packs import load_modules
 from colorflow_rt import latents as lat
+from colorflow_rt.denoise import Slot
 from colorflow_rt.engine import Engine, TensorSpec
+from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.pack import Pack, open_pack
-from colorflow_rt.pipeline import Colorizer
+from colorflow_rt.page import PageRun
+from colorflow_rt.pipeline import DEFAULT_OPTIONS, Colorizer
+from colorflow_rt.pixels import Source
 from colorflow_rt.schedule import SchedulerConfig
 
 Floats = NDArray[np.float32]
@@ -159,20 +163,30 @@ class ReferenceColorizer(Colorizer):
     def __init__(self, pack: str | Path, *, channels_last: bool = False) -> None:
         config = open_pack(pack).config
         self.procedure = Procedure(load_modules(pack), config.scheduler_config, channels_last=channels_last)
-        self._halves = 2 if config.model.text_tokens else 1
         super().__init__(Pack(config, TorchSource(self.procedure)))
 
+    def begin(self, page: Source, references: Any, options: ColorizeOptions = DEFAULT_OPTIONS) -> PageRun:
+        """A page that is encoded as the demo does."""
+        pool = self.references(references)
+        return _ReferenceRun(self.procedure, self.pack, self._tiles, self.limits, page, pool, options)
+
+    def _denoise(self, slot: Slot, on_step: Any, cancelled: Any) -> None:
+        noise, known = torch.from_numpy(slot.sample[None]), torch.from_numpy(slot.condition[None])
+        found = self.procedure.denoise(noise, known, len(slot.schedule), slot.guidance_scale)
+        slot.x0_prev1, slot.step = found.numpy()[0], len(slot.schedule)
+
+
+class _ReferenceRun(PageRun):
+    def __init__(self, procedure: Procedure, pack: Pack, *arguments: Any) -> None:
+        super().__init__(pack, *arguments)
+        self._procedure = procedure
+        self._halves = 2 if pack.config.model.text_tokens else 1
+
     def _encode(self, canvas: NDArray[np.uint8]) -> Floats:
-        image = self.procedure.put(lat.to_model(canvas[np.newaxis]))
-        return self.procedure.encode(image, self._halves).numpy()
+        image = self._procedure.put(lat.to_model(canvas[np.newaxis]))
+        return self._procedure.encode(image, self._halves).numpy()
 
     def _condition(self, canvas: NDArray[np.uint8]) -> Floats:
         if not self.pack.config.model.has_inner:
             self._encode(lat.inner_only(canvas))  # the demo encodes the centre alone whether the guider takes it or not
         return super()._condition(canvas)
-
-    def _denoise(self, condition: Floats, placement: Any, job: Any, show: Any) -> Floats:
-        shape = (1, self.pack.config.model.latent_channels, *condition.shape[-2:])
-        noise = torch.from_numpy(lat.initial_noise(job.options.seed, shape))
-        known = torch.from_numpy(condition)
-        return self.procedure.denoise(noise, known, len(job.schedule), job.guidance_scale).numpy()
