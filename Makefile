@@ -4,10 +4,21 @@ RUN := .venv/bin
 DEV := .venv-dev/bin
 PIP_FLAGS := --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint reliability serve clean
+.PHONY: demo test lint reliability serve proto clean
 
 demo: .venv/ready
 	$(RUN)/colorflow demo --out demo
+
+# SERVE is what colorflow-server is told: make serve SERVE="--pack mini --port 50051 --metrics-port 9464"
+SERVE ?= --pack mini --host 127.0.0.1 --port 50051
+
+serve: .venv/server
+	$(RUN)/colorflow-server $(SERVE)
+
+# Generated code of the protocol, committed; tests/test_proto.py compares.
+proto: .venv-dev/ready
+	$(DEV)/python -m grpc_tools.protoc -Icolorflow_server/pb=proto/colorflow/v1 --python_out=server \
+	  --grpc_python_out=server --pyi_out=server proto/colorflow/v1/colorflow.proto
 
 test: .venv-dev/ready
 	$(DEV)/python -m pytest
@@ -30,9 +41,13 @@ reliability: .venv-dev/ready
 	$(RUN)/pip install $(PIP_FLAGS) .
 	touch $@
 
+.venv/server: .venv/ready
+	$(RUN)/pip install $(PIP_FLAGS) '.[server]'
+	touch $@
+
 .venv-dev/ready: pyproject.toml constraints.txt | compiler
 	$(PYTHON) -m venv .venv-dev
-	$(DEV)/pip install $(PIP_FLAGS) -e '.[export,server,dev]'
+	$(DEV)/pip install $(PIP_FLAGS) -e '.[export,server,tracing,dev]'
 	touch $@
 
 .PHONY: compiler

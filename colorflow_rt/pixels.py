@@ -339,10 +339,10 @@ def content_hash(picture: Picture) -> str:
     return digest.hexdigest()
 
 
-def encode_png(rgb: U8, alpha: U8 | None = None) -> bytes:
-    """A PNG without metadata; RGB, or RGBA if `alpha` u8[H,W] is given."""
+def encode_png(rgb: U8, alpha: U8 | None = None, level: int = 6) -> bytes:
+    """A PNG without metadata; RGB, or RGBA if `alpha` u8[H,W] is given. level: 0 (fast) to 9 (small), all exact."""
     buffer = io.BytesIO()
-    Image.fromarray(rgb if alpha is None else np.dstack([rgb, alpha])).save(buffer, "PNG")
+    Image.fromarray(rgb if alpha is None else np.dstack([rgb, alpha])).save(buffer, "PNG", compress_level=level)
     return buffer.getvalue()
 
 

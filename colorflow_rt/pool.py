@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from colorflow_rt.canvas import Fit, fit_page, reference_patches, tile
+from colorflow_rt.canvas import Fit, choose_size, fit_page, query_patches, reference_patches, tile
+from colorflow_rt.context import Mode, context_image
 from colorflow_rt.errors import OptionError, ReferencesError
 from colorflow_rt.jobs import pictures_in
 from colorflow_rt.pack import Pack
@@ -179,6 +180,16 @@ def choose(
     nearest = search(RANKS, lambda reference: reference.id not in out)
     placed = _place([search(1, pin.__eq__) for pin in fixed])
     return [_first(first, rest) for first, rest in zip(placed, nearest, strict=True)]
+
+
+def nearest(pool: Pool, pack: Pack, rgb: Bytes, count: int, fit: Fit = "pad") -> Ranked:
+    """The `count` most similar patches of a pool for each quadrant of a page u8[H,W,3], at the pack's size for it."""
+    encoder = PatchEncoder(pack, choose_size((rgb.shape[1], rgb.shape[0]), pack.config.pages.sizes), fit)
+    context = context_image(fit_page(rgb, encoder.size, fit)[0], cast(Mode, pack.config.style.context))
+    queries = encoder.patches(query_patches(context))
+    return pool.search(
+        queries, count, encoder.key, encoder.dim, encoder.pictures, lambda reference: reference.state != "banned"
+    )
 
 
 def _named(references: Sequence[Reference], names: Sequence[str], option: str) -> set[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -152,18 +152,13 @@ def search(name: str, page: Path, count: int, pack: str, fit: Literal["pad", "cr
 
     For each quadrant of the page the most similar patches, banned pictures left out. score: cosine similarity.
     """
-    from colorflow_rt.canvas import choose_size, fit_page, query_patches
-    from colorflow_rt.context import context_image
     from colorflow_rt.pack import open_pack
     from colorflow_rt.pixels import read_picture
-    from colorflow_rt.pool import PatchEncoder
+    from colorflow_rt.pool import nearest
     from colorflow_rt.references import ReferenceSet
 
-    opened, chosen, picture = open_pack(pack), ReferenceSet.open(name), read_picture(page)
-    encoder = PatchEncoder(opened, choose_size(picture.size, opened.config.pages.sizes), fit)
-    mode = cast('Literal["page", "blend"]', opened.config.style.context)
-    context = context_image(fit_page(picture.rgb, encoder.size, fit)[0], mode)
-    found = chosen.search(encoder.patches(query_patches(context)), count, encoder.key, encoder.dim, encoder.pictures)
+    opened, chosen = open_pack(pack), ReferenceSet.open(name)
+    found = nearest(chosen, opened, read_picture(page).rgb, count, fit)
     rows = [
         (
             QUADRANTS[quadrant],

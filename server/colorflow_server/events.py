@@ -74,7 +74,7 @@ class Cancelled:
 
 
 Event = Accepted | Retrieved | Preview | Finished | Failed | Cancelled
-END = (Finished, Failed, Cancelled)
+END = Finished | Failed | Cancelled
 
 
 @dataclass(frozen=True, eq=False)
