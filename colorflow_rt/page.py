@@ -31,7 +31,7 @@ from colorflow_rt.denoise import Slot
 from colorflow_rt.errors import OptionError
 from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.pack import Pack
-from colorflow_rt.pixels import Limits, Source, is_colored, luminance, read_picture
+from colorflow_rt.pixels import Limits, Picture, Source, is_colored, luminance, read_picture
 from colorflow_rt.pool import PatchEncoder, Pool, Ranked, Tiles, choose
 from colorflow_rt.result import Match, Result
 from colorflow_rt.schedule import Schedule
@@ -90,12 +90,12 @@ class PageRun:
     """
 
     def __init__(
-        self, pack: Pack, tiles: Tiles, limits: Limits, page: Source, pool: Pool, options: ColorizeOptions
+        self, pack: Pack, tiles: Tiles, limits: Limits, page: Source | Picture, pool: Pool, options: ColorizeOptions
     ) -> None:
         self.pack, self.clock = pack, StageClock()
         self._tiles = tiles
         with self.clock("read"):
-            self._picture = read_picture(page, limits)
+            self._picture = page if isinstance(page, Picture) else read_picture(page, limits)
             passed = is_colored(self._picture.rgb)
             if not passed:
                 self._style = detect_style(self._picture.rgb) if options.style == "auto" else options.style
@@ -110,6 +110,11 @@ class PageRun:
     def windows(self) -> int:
         """How many there are to open."""
         return len(self._boxes)
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """Where each window lies in the page: (left, top, right, bottom) in pixels."""
+        return tuple(self._boxes)
 
     @property
     def steps(self) -> int:

@@ -17,7 +17,7 @@ from colorflow_rt.errors import Cancelled, EngineError, ImageError
 from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.pack import Pack, open_pack
 from colorflow_rt.page import PageRun
-from colorflow_rt.pixels import DEFAULT_LIMITS, Limits, Source
+from colorflow_rt.pixels import DEFAULT_LIMITS, Limits, Picture, Source
 from colorflow_rt.pool import Pool, Tiles, open_references
 from colorflow_rt.result import PageError, Result
 
@@ -90,7 +90,7 @@ class Colorizer:
             except (ImageError, EngineError) as error:
                 yield PageError(index, _page_name(page, index), error)
 
-    def begin(self, page: Source, references: Any, options: ColorizeOptions = DEFAULT_OPTIONS) -> PageRun:
+    def begin(self, page: Source | Picture, references: Any, options: ColorizeOptions = DEFAULT_OPTIONS) -> PageRun:
         """A page whose loop the caller runs, step by step (`PageRun` names the errors)."""
         return PageRun(self.pack, self._tiles, self.limits, page, self.references(references), options)
 

@@ -26,7 +26,7 @@ from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.pack import Pack, open_pack
 from colorflow_rt.page import PageRun
 from colorflow_rt.pipeline import DEFAULT_OPTIONS, Colorizer
-from colorflow_rt.pixels import Source
+from colorflow_rt.pixels import Picture, Source
 from colorflow_rt.schedule import SchedulerConfig
 
 Floats = NDArray[np.float32]
@@ -165,7 +165,7 @@ class ReferenceColorizer(Colorizer):
         self.procedure = Procedure(load_modules(pack), config.scheduler_config, channels_last=channels_last)
         super().__init__(Pack(config, TorchSource(self.procedure)))
 
-    def begin(self, page: Source, references: Any, options: ColorizeOptions = DEFAULT_OPTIONS) -> PageRun:
+    def begin(self, page: Source | Picture, references: Any, options: ColorizeOptions = DEFAULT_OPTIONS) -> PageRun:
         """A page that is encoded as the demo does."""
         pool = self.references(references)
         return _ReferenceRun(self.procedure, self.pack, self._tiles, self.limits, page, pool, options)
