@@ -2,12 +2,12 @@
 
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import click
 
@@ -15,14 +15,45 @@ from colorflow_rt.cli.screen import Advance, progress, shown
 from colorflow_rt.errors import Cancelled, ColorflowError, EngineError, ImageError
 from colorflow_rt.jobs import CHROMA, JobFolder, NotOursError, Record, check_targets, fingerprint, sha256_or_nothing
 from colorflow_rt.options import ColorizeOptions
-from colorflow_rt.pack import Pack
-from colorflow_rt.pipeline import Colorizer
-from colorflow_rt.pixels import Picture, content_hash, read_picture, write_png
+from colorflow_rt.pack_config import PackConfig
+from colorflow_rt.pixels import Limits, Picture, content_hash, read_picture, write_png
 from colorflow_rt.pool import Pool
-from colorflow_rt.references import ReferenceSet
+from colorflow_rt.references import AddReport, Reference
+from colorflow_rt.references.records import Source
 from colorflow_rt.result import Result
 
 COLORED, FINISHED, IN_COLOR, FAILED = "coloured", "finished before", "already in colour", "failed"
+
+
+class Described(Protocol):
+    """A pack, as far as a job's records name it."""
+
+    @property
+    def config(self) -> PackConfig: ...
+
+
+class Painter(Protocol):
+    """What colours a page: a `Colorizer`, or a server."""
+
+    limits: Limits
+
+    @property
+    def pack(self) -> Described: ...
+
+    def colorize(
+        self, page: Path, references: Any, options: ColorizeOptions, *, cancelled: Callable[[], bool]
+    ) -> Result: ...
+
+
+@runtime_checkable
+class Fed(Protocol):
+    """References to which results can be added: a set, here or on a server."""
+
+    def list(self) -> Sequence[Reference]: ...
+
+    def add(self, items: Sequence[Any], *, source: Source, limits: Limits) -> AddReport: ...
+
+    def remove(self, which: Sequence[Reference]) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -43,7 +74,7 @@ class Chapter:
         self,
         pages: list[Path],
         folder: JobFolder,
-        colorizer: Colorizer,
+        colorizer: Painter,
         pool: Pool,
         options: ColorizeOptions,
         *,
@@ -52,7 +83,7 @@ class Chapter:
     ) -> None:
         self.pages, self._folder, self._colorizer, self._pool = pages, folder, colorizer, pool
         self._options, self._force = options, force
-        self._approve_to = pool if approve and isinstance(pool, ReferenceSet) else None
+        self._approve_to = pool if approve and isinstance(pool, Fed) else None
         self._hashes = {page: sha256_or_nothing(page) for page in pages}
         self._names = folder.assign(pages, self._hashes)
         check_targets(folder.out, pages, self._names.values())
@@ -203,7 +234,7 @@ def _fingerprint_of(pool: Pool, ours: set[str]) -> list[list[str]]:
     return sorted([r.sha256, r.name, r.tag or "", r.state] for r in records)
 
 
-def _resolved(options: ColorizeOptions, pack: Pack) -> dict[str, Any]:
+def _resolved(options: ColorizeOptions, pack: Described) -> dict[str, Any]:
     """The options with the pack's defaults filled in: naming a default changes nothing."""
     defaults = pack.config.defaults
     steps = defaults.steps if options.steps is None else options.steps

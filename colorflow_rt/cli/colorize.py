@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from colorflow_rt.cli.parameters import pack_option
+from colorflow_rt.cli.parameters import SERVER_OPTIONS, pack_option, server_options
 from colorflow_rt.cli.screen import INTERRUPTED, print_notices
+from colorflow_rt.errors import missing_extra
 
 if TYPE_CHECKING:
+    from colorflow_rt.cli.coloring import Painter
     from colorflow_rt.options import ColorizeOptions
+    from colorflow_rt.pool import Pool
 
 FOLDER = click.Path(path_type=Path)
 
@@ -24,6 +28,7 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--set", "set_name", metavar="NAME", help="Or a reference set made by `colorflow refs add`.")
 @click.option("--out", metavar="DIR", required=True, type=FOLDER, help="Folder for the results.")
 @pack_option
+@server_options
 @click.option("--steps", type=int, help="Denoising steps; default: the pack's.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the noise; the same seed, the same bytes.")
 @click.option("--guidance", type=float, metavar="G", help="Classifier-free guidance; default: the pack's.")
@@ -58,6 +63,8 @@ def colorize(
         raise click.UsageError("--approve adds results to a reference set: give --set NAME instead of --refs")
     if refs is not None and refs.resolve() == out.resolve():
         raise click.UsageError("--out is the folder of the references: choose another folder for results")
+    if given["server"] is None and (extra := [name for name in SERVER_OPTIONS[1:] if given[name] is not None]):
+        raise click.UsageError(f"--{extra[0].replace('_', '-')} is about a server: give --server HOST:PORT with it")
     report = given["report"]
     if report is not None and not report.parent.is_dir():
         raise click.UsageError(f"--json {report}: there is no folder {report.parent}")
@@ -69,15 +76,12 @@ def _colorize(inputs: Sequence[Path], refs: Path | None, set_name: str | None, o
     from colorflow_rt.cli.report import print_summary, write_report, write_sheets
     from colorflow_rt.errors import Cancelled
     from colorflow_rt.jobs import JobFolder, list_pages
-    from colorflow_rt.pipeline import Colorizer
-    from colorflow_rt.pixels import Limits
-    from colorflow_rt.references import ReferenceSet
 
     started = time.perf_counter()
     options, pages = _options(given), list_pages(inputs)
-    colorizer = Colorizer(given["pack"], limits=Limits(max_pixels=given["max_pixels"]))
-    pool = ReferenceSet.open(set_name) if set_name else colorizer.references(refs)
-    with JobFolder.open(out) as folder:
+    with ExitStack() as stack:
+        colorizer, pool = _open(stack, given, refs, set_name)
+        folder = stack.enter_context(JobFolder.open(out))
         switches = {name: given[name] for name in ("force", "approve")}
         chapter = Chapter(pages, folder, colorizer, pool, options, **switches)
         ended = chapter.run()
@@ -96,6 +100,25 @@ def _colorize(inputs: Sequence[Path], refs: Path | None, set_name: str | None, o
     elif ended:
         raise ended
     return code
+
+
+def _open(stack: ExitStack, given: dict[str, Any], refs: Path | None, set_name: str | None) -> tuple[Painter, Pool]:
+    """What colours, and the references: here or on a server."""
+    from colorflow_rt.pipeline import Colorizer
+    from colorflow_rt.pixels import Limits
+    from colorflow_rt.pool import open_references
+    from colorflow_rt.references import ReferenceSet
+
+    limits = Limits(max_pixels=given["max_pixels"])
+    if given["server"] is None:
+        colorizer = Colorizer(given["pack"], limits=limits)
+        return colorizer, ReferenceSet.open(set_name) if set_name else colorizer.references(refs)
+    try:
+        from colorflow_server.remote import connect
+    except ImportError as error:
+        raise missing_extra("colorflow colorize --server", "server", error) from error
+    pool = None if set_name else open_references(refs, limits)
+    return connect(stack, given, limits, set_name, pool)
 
 
 def _options(given: dict[str, Any]) -> ColorizeOptions:

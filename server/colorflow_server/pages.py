@@ -141,7 +141,7 @@ class Common:
         """A page's job, whose events go to the outbox."""
         options = options or self.options
         return PageJob(
-            id=id,
+            id=image.name or id,
             client=self.client,
             pack=self.pack,
             page=convert.source(image, field),

@@ -99,8 +99,7 @@ class Server:
 
     def _add_services(self) -> None:
         self._health = health.aio.HealthServicer()
-        add_service: Any = add_ColorizerServicer_to_server  # generated, without types
-        add_service(Colorizer(self.shop), self._grpc)
+        add_ColorizerServicer_to_server(Colorizer(self.shop), self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._grpc)
