@@ -5,6 +5,7 @@ stands, so a server may let canvases join and leave at every step; `denoise` is 
 that starts and ends together.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from colorflow_rt.engine import Engine
+from colorflow_rt.engine import Bindable, BoundLoop, Engine
+from colorflow_rt.engine.protocol import Preview
 from colorflow_rt.errors import Cancelled, EngineError
 from colorflow_rt.schedule import Schedule
 
@@ -74,9 +76,7 @@ class Slot:
 
 def advance(engine: Engine, slots: Sequence[Slot]) -> None:
     """Move every slot by one step, in one call of the engine; none may be done, all have one latent size."""
-    rows = [slot.feeds() for slot in slots]
-    feeds = {spec.name: np.stack([row[spec.name] for row in rows]) for spec in engine.inputs}
-    found = engine(feeds)
+    found = engine(_stacked(slots, [spec.name for spec in engine.inputs]))
     for slot, sample_next, x0 in zip(slots, found["sample_next"], found["x0"], strict=True):
         slot.move(sample_next, x0)
 
@@ -107,9 +107,14 @@ def run(
     """Latents f32[B,C,h,w] of slots that start and end together, on one schedule.
 
     After each step, on_step(steps done, steps in all, x0 f32[B,C,h,w]) may show a preview. Before each step
-    cancelled() is asked; if true, Cancelled is raised.
+    cancelled() is asked; if true, Cancelled is raised. An engine that can keep the loop's state on its device does
+    so: then previews come a step or two later, all the same in order.
     """
-    steps = len(slots[0].schedule)
+    names, steps = [spec.name for spec in engine.inputs], len(slots[0].schedule)
+    bound = engine.bind(_stacked(slots, names)) if isinstance(engine, Bindable) else None
+    if bound is not None:
+        with bound as loop:
+            return _run_bound(loop, names, slots, on_step, cancelled)
     for done in range(steps):
         if cancelled is not None and cancelled():
             raise Cancelled(f"cancelled after {done} of {steps} steps")
@@ -117,3 +122,34 @@ def run(
         if on_step is not None:
             on_step(done + 1, steps, np.stack([slot.x0_prev1 for slot in slots]))
     return np.stack([slot.result() for slot in slots])
+
+
+def _run_bound(
+    loop: BoundLoop,
+    names: Sequence[str],
+    slots: Sequence[Slot],
+    on_step: Callable[[int, int, Floats], None] | None,
+    cancelled: Callable[[], bool] | None,
+) -> Floats:
+    """`run` without the state leaving the engine's device."""
+    steps, under_way = len(slots[0].schedule), deque[tuple[int, Preview]]()
+    for done in range(steps):
+        if cancelled is not None and cancelled():
+            raise Cancelled(f"cancelled after {done} of {steps} steps")
+        loop.step(_stacked(slots, names))
+        for slot in slots:
+            slot.step += 1
+        if on_step is not None:
+            under_way.append((done + 1, loop.preview()))
+            while under_way and (under_way[0][1].ready or done + 1 == steps):
+                number, preview = under_way.popleft()
+                on_step(number, steps, preview.wait())
+    for slot, x0 in zip(slots, loop.x0(), strict=True):
+        slot.x0_prev1 = x0
+    return np.stack([slot.result() for slot in slots])
+
+
+def _stacked(slots: Sequence[Slot], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """These inputs of denoise_step, a row of each slot."""
+    rows = [slot.feeds() for slot in slots]
+    return {name: np.stack([row[name] for row in rows]) for name in names}

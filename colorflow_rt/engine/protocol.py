@@ -1,8 +1,9 @@
 """What every backend is: a function from named arrays to named arrays."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from colorflow_rt.errors import EngineError
 
 Tensors = Mapping[str, NDArray[Any]]
+STATE = ("sample", "x0_prev1", "x0_prev2", "condition")  # inputs of denoise_step that a loop keeps; the rest is told it
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,42 @@ class Engine(Protocol):
     outputs: tuple[TensorSpec, ...]
 
     def __call__(self, feeds: Tensors) -> dict[str, NDArray[Any]]: ...
+
+
+class Preview(Protocol):
+    """A prediction on its way to the host."""
+
+    @property
+    def ready(self) -> bool: ...
+
+    def wait(self) -> NDArray[np.float32]: ...
+
+
+class BoundLoop(Protocol):
+    """The denoise loop of one batch whose state stays with the engine, on its device (docs/tensorrt.md).
+
+    step: all rows by one step; only the inputs that are not STATE are read, and the work is only queued. join: another
+    page takes a row between two steps (feeds of STATE without the batch axis). preview: the last step's x0
+    f32[B,C,h,w], sent beside the steps that follow. x0: the same, waited for.
+    """
+
+    def step(self, feeds: Tensors) -> None: ...
+
+    def join(self, row: int, feeds: Tensors) -> None: ...
+
+    def preview(self) -> Preview: ...
+
+    def x0(self) -> NDArray[np.float32]: ...
+
+
+@runtime_checkable
+class Bindable(Protocol):
+    """An engine of denoise_step that can keep the loop's state: `with engine.bind(first feeds) as loop`.
+
+    None where it cannot for feeds of these shapes.
+    """
+
+    def bind(self, feeds: Tensors) -> AbstractContextManager[BoundLoop] | None: ...
 
 
 def check_feeds(graph: str, specs: tuple[TensorSpec, ...], feeds: Tensors) -> None:
