@@ -11,7 +11,9 @@ from colorflow_rt.errors import EngineError
 from colorflow_rt.pack import Pack
 from colorflow_rt.schedule import Schedule
 
-SAVING = 0.1  # a doubled batch must save this part of a page's device time, or the batch is not doubled
+SAVING = 0.1  # of a page's device time, by doubling a batch: less does not pay for the wait of its pages
+FULL_SAVING = 0.07  # against no batching: worth it when the pages wait anyway
+WORSE = 1.05  # a doubled batch that makes a page dearer by this factor ends the measurement
 LEARN = 0.2  # weight of the latest call
 
 Area = int
@@ -21,13 +23,21 @@ Call = Callable[[int], float]
 class CostModel:
     """Seconds of one call of denoise_step, by rows of the batch and area of the canvas in latent pixels.
 
-    measured: seconds by rows at `area`. slots: rows of a call when there are pages enough. Not safe for several
-    threads at once.
+    measured: seconds by rows at `area`. slots: rows of a call, at most; 0: chosen from what was measured. Not safe for
+    several threads at once.
     """
 
     def __init__(self, measured: dict[int, float], area: Area, slots: int = 0) -> None:
-        self.slots = slots or choose_slots(measured)
+        self._few = slots or choose_slots(measured)
+        self.slots = slots or max(self._few, full_slots(measured))
         self._seconds: dict[Area, dict[int, float]] = {area: dict(measured)}
+
+    def rows(self, ready: int) -> int:
+        """Rows of the next call where so many pages could share it.
+
+        A batch that saves little makes pages slow, but when there are enough of them to fill it they wait anyway.
+        """
+        return min(ready, self.slots if ready >= self.slots else self._few)
 
     def seconds(self, rows: int, area: Area) -> float:
         """Of a call; between measured batch sizes on a straight line, for unknown areas in proportion."""
@@ -55,7 +65,7 @@ class CostModel:
 
 
 def measure(pack: Pack, slots: int = 0, most: int = 8, repeat: int = 3) -> CostModel:
-    """Run denoise_step at the pack's first size with 1, 2, 4... rows, while doubling pays (or up to `slots`).
+    """Run denoise_step at the pack's first size with 1, 2, 4... rows, up to `slots` or while it is of use.
 
     An engine that takes one batch size only is used with that. EngineError where not even one row can be run.
     """
@@ -69,7 +79,7 @@ def measure(pack: Pack, slots: int = 0, most: int = 8, repeat: int = 3) -> CostM
 
 
 def measure_curve(call: Call, most: int, *, fixed: bool = False) -> dict[int, float]:
-    """Seconds by rows, from call(rows), for 1, 2, 4... up to `most`, no further than doubling pays unless `fixed`."""
+    """Seconds by rows, from call(rows), for 1, 2, 4... up to `most`; unless `fixed`, no further than it is of use."""
     measured = {1: call(1)}
     rows = 2
     while rows <= most:
@@ -79,7 +89,7 @@ def measure_curve(call: Call, most: int, *, fixed: bool = False) -> dict[int, fl
             if fixed:
                 raise
             break
-        if not fixed and not _pays(measured, rows):
+        if not fixed and measured[rows] > WORSE * 2 * measured[rows // 2]:
             break
         rows *= 2
     return measured
@@ -88,13 +98,19 @@ def measure_curve(call: Call, most: int, *, fixed: bool = False) -> dict[int, fl
 def choose_slots(measured: dict[int, float]) -> int:
     """Rows of a call: doubled from 1 on while each doubling saves SAVING of the device time of a page."""
     slots = 1
-    while 2 * slots in measured and _pays(measured, 2 * slots):
+    while 2 * slots in measured and _saves(measured, slots, 2 * slots, SAVING):
         slots *= 2
     return slots
 
 
-def _pays(measured: dict[int, float], rows: int) -> bool:
-    return measured[rows] / rows <= (1 - SAVING) * measured[rows // 2] / (rows // 2)
+def full_slots(measured: dict[int, float]) -> int:
+    """Rows that serve the most pages a second, if that is FULL_SAVING better than one by one; else 1."""
+    best = min(measured, key=lambda rows: measured[rows] / rows)
+    return best if _saves(measured, 1, best, FULL_SAVING) else 1
+
+
+def _saves(measured: dict[int, float], few: int, many: int, part: float) -> bool:
+    return measured[many] / many <= (1 - part) * measured[few] / few
 
 
 def _call(engine: Engine, pack: Pack, rows: int, latent: tuple[int, int], repeat: int) -> float:

@@ -299,7 +299,7 @@ class Scheduler:
             if ticket.state in (State.WAITING, State.READY):
                 self._given_up(ticket)
         ready = {id(t.entry): t for t in self._tickets.values() if t.state is State.READY}
-        chosen = self._turns.choose([t.entry for t in ready.values()], lambda e: ready[id(e)].model.cost.slots)
+        chosen = self._turns.choose([t.entry for t in ready.values()], lambda e, n: ready[id(e)].model.cost.rows(n))
         return [ready[id(entry)] for entry in chosen]
 
     def _after(self, batch: list[Ticket], failed: dict[Ticket, Exception], seconds: float) -> None:

@@ -11,7 +11,8 @@ that sends a thousand pages delays nobody but itself, and no page waits for ever
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
-Slots = Callable[["Entry"], int]
+Rows = Callable[["Entry", int], int]
+"""rows(the first page, pages that can share its call) -> how many are to share it"""
 
 
 @dataclass(eq=False)
@@ -81,12 +82,13 @@ class Continuous:
         looks = entry.done < entry.look <= self.FIRST_LOOK
         return -entry.priority, not looks, entry.tag, entry.order
 
-    def choose(self, ready: Sequence[Entry], slots: Slots) -> list[Entry]:
+    def choose(self, ready: Sequence[Entry], rows: Rows) -> list[Entry]:
         """The first page by rank, and the next ones that can share its call."""
-        ranked = sorted(ready, key=self.rank)
-        if not ranked:
-            return []
-        return [entry for entry in ranked if entry.key == ranked[0].key][: slots(ranked[0])]
+        return self._together(sorted(ready, key=self.rank), rows)
+
+    def _together(self, ranked: list[Entry], rows: Rows) -> list[Entry]:
+        alike = [entry for entry in ranked if entry.key == ranked[0].key]
+        return alike[: rows(alike[0], len(alike))] if alike else []
 
     def served(self, seconds: float) -> None:
         """Device time was spent: every client that has pages had its even share of it."""
@@ -106,27 +108,23 @@ class InOrder(Continuous):
 
     rank = place
 
-    def choose(self, ready: Sequence[Entry], slots: Slots) -> list[Entry]:
+    def choose(self, ready: Sequence[Entry], rows: Rows) -> list[Entry]:
         """The batch that is under way, as long as one of it has steps left; then a new one."""
         there = set(map(id, ready))
         self._batch = [entry for entry in self._batch if id(entry) in there]
         if not self._batch:
-            self._batch = self._begin(sorted(ready, key=self.rank), slots)
+            self._batch = self._begin(sorted(ready, key=self.rank), rows)
         return self._batch
 
-    def _begin(self, ranked: list[Entry], slots: Slots) -> list[Entry]:
+    def _begin(self, ranked: list[Entry], rows: Rows) -> list[Entry]:
         return ranked[:1]
 
 
 class WholeRequests(InOrder):
     """What servers of whole requests do: pages of one shape and step count start together and end together."""
 
-    def _begin(self, ranked: list[Entry], slots: Slots) -> list[Entry]:
-        if not ranked:
-            return []
-        first = ranked[0]
-        alike = [entry for entry in ranked if (entry.key, entry.steps) == (first.key, first.steps)]
-        return alike[: slots(first)]
+    def _begin(self, ranked: list[Entry], rows: Rows) -> list[Entry]:
+        return self._together([entry for entry in ranked if entry.steps == ranked[0].steps], rows)
 
 
 POLICIES: dict[str, type[Continuous]] = {"continuous": Continuous, "whole": WholeRequests, "fifo": InOrder}
