@@ -154,6 +154,8 @@ class Run:
         self._broken = 0
 
     def _failed(self, id: str, page: _Page, error: ColorflowError) -> None:
+        if isinstance(error, ImageError) and str(error).startswith("picture: "):
+            error = ImageError(f"{page.name}: {str(error).removeprefix('picture: ')}")  # the server knows no paths
         wait = wire.wait_before(error, page.tries)
         if wait is not None and page.tries < self.retries and self._in_time(wait):
             page.tries += 1
