@@ -55,15 +55,15 @@ def mask(page_size: tuple[int, int], factor: int) -> Floats:
 def luminance_planes(canvas: Bytes, factor: int, count: int) -> Floats:
     """f32[..., count, 2H / factor, 2W / factor] from u8[..., 2H, 2W, 3], sides multiples of `factor`.
 
-    With Y in [0, 1] the Rec.601 luminance averaged over each cell of factor x factor pixels: sin(pi 2^k Y)
-    for k = 0 .. count/2 - 1, then the cosines. They let a small network compare gray levels exactly.
+    With Y in [0, 1] the mean Rec.601 luminance of each cell of factor x factor pixels: sin(pi 2^k Y) for
+    k = 0 .. count/4 - 1, then the cosines; then the same of the cell's brightest luminance, which is what a fill
+    keeps where a line crosses it. They let a small network compare gray levels exactly.
     """
     *batch, height, width, _ = canvas.shape
-    cells = canvas.reshape(*batch, height // factor, factor, width // factor, factor, 3)
-    y = luminance(cells.mean(axis=(-4, -2), dtype=np.float32)) / 255.0
-    octaves = (np.pi * 2.0 ** np.arange(count // 2)).astype(np.float32)
-    angles = y[..., np.newaxis, :, :] * octaves[:, np.newaxis, np.newaxis]
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=-3, dtype=np.float32)
+    cells = luminance(canvas.astype(np.float32)).reshape(*batch, height // factor, factor, width // factor, factor)
+    octaves = (np.pi / 255.0 * 2.0 ** np.arange(count // 4)).astype(np.float32)[:, np.newaxis, np.newaxis]
+    angles = [y[..., np.newaxis, :, :] * octaves for y in (cells.mean(axis=(-3, -1)), cells.max(axis=(-3, -1)))]
+    return np.concatenate([wave(angle) for angle in angles for wave in (np.sin, np.cos)], axis=-3, dtype=np.float32)
 
 
 def condition(

@@ -41,7 +41,7 @@ class ModelConfig:
         with_inner = f"{c + 1} (canvas latents and mask) or {2 * c + 1} (with latents of the centre alone)"
         wanted = (c + 1, 2 * c + 1)
         _check("model.condition_channels", self.condition_channels, self.condition_channels in wanted, with_inner)
-        _check("model.luminance_planes", planes, planes >= 0 and planes % 2 == 0, "an even number")
+        _check("model.luminance_planes", planes, planes >= 0 and planes % 4 == 0, "a multiple of 4")
         _choice("model.prediction_type", self.prediction_type, PREDICTION_TYPES)
         text = (self.text_tokens, self.text_dim)
         _check("model.text_tokens, text_dim", text, text == (0, 0) or min(text) > 0, "both 0 or both more")

@@ -17,7 +17,7 @@ from colorflow_rt.schedule import Schedule
 
 CONFIGS = {
     "plain": fake_config(),
-    "inner": fake_config(inner=True, luminance_planes=6),
+    "inner": fake_config(inner=True, luminance_planes=8),
     "text": fake_config(text=True, prediction_type="v_prediction"),
     "wide": fake_config(latent_channels=16, vae_factor=4),
 }

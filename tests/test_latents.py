@@ -73,9 +73,9 @@ def test_mask_and_shape_are_those_of_the_golden_condition(name: str) -> None:
 def test_condition_order_and_batch() -> None:
     canvas = picture(2, 64, 128)
     canvas_latents, inner = np.full((2, 4, 16, 32), 2, np.float32), np.full((2, 4, 16, 32), 3, np.float32)
-    planes = latents.luminance_planes(canvas, 4, 6)
+    planes = latents.luminance_planes(canvas, 4, 8)
     made = latents.condition(canvas_latents, latents.mask((64, 32), 4), inner, planes)
-    assert made.shape == (2, 15, 16, 32)
+    assert made.shape == (2, 17, 16, 32)
     assert made.dtype == np.float32
     assert np.all(made[:, :4] == 2)
     assert np.all(made[:, 5:9] == 3)
@@ -88,13 +88,13 @@ def test_condition_order_and_batch() -> None:
 
 def test_luminance_planes_follow_the_formula() -> None:
     canvas = picture(12, 8)
-    planes = latents.luminance_planes(canvas, 4, 6)
-    assert planes.shape == (6, 3, 2)
+    planes = latents.luminance_planes(canvas, 4, 8)
+    assert planes.shape == (8, 3, 2)
     assert planes.dtype == np.float32
-    cell = canvas[4:8, 4:8].astype(np.float64)
-    y = float((cell @ [0.299, 0.587, 0.114]).mean() / 255)
-    expected = [np.sin(np.pi * y), np.sin(2 * np.pi * y), np.sin(4 * np.pi * y)]
-    expected += [np.cos(np.pi * y), np.cos(2 * np.pi * y), np.cos(4 * np.pi * y)]
+    cell = canvas[4:8, 4:8].astype(np.float64) @ [0.299, 0.587, 0.114] / 255
+    expected: list[float] = []
+    for y in (cell.mean(), cell.max()):
+        expected += [np.sin(np.pi * y), np.sin(2 * np.pi * y), np.cos(np.pi * y), np.cos(2 * np.pi * y)]
     np.testing.assert_allclose(planes[:, 1, 1], expected, atol=1e-5)
 
 
@@ -102,7 +102,7 @@ def test_black_and_white_have_the_ends_of_the_planes() -> None:
     canvas = np.zeros((2, 8, 8, 3), np.uint8)
     canvas[1] = 255
     planes = latents.luminance_planes(canvas, 8, 4)[:, :, 0, 0]
-    np.testing.assert_allclose(planes, [[0, 0, 1, 1], [0, 0, -1, 1]], atol=1e-6)
+    np.testing.assert_allclose(planes, [[0, 1, 0, 1], [0, -1, 0, -1]], atol=1e-6)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 32), (32, 96), (9, 7)])

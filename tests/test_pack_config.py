@@ -23,7 +23,7 @@ HASH = "sha256:" + "0" * 64
     latent_channels=st.integers(1, 32),
     vae_factor=st.sampled_from([1, 2, 4, 8, 16]),
     inner=st.booleans(),
-    luminance_planes=st.integers(0, 8).map(lambda n: 2 * n),
+    luminance_planes=st.integers(0, 4).map(lambda n: 4 * n),
     prediction_type=st.sampled_from(["epsilon", "v_prediction", "sample"]),
     text=st.booleans(),
     widths=st.lists(st.integers(1, 1280), max_size=4),
@@ -37,11 +37,11 @@ def test_round_trip(widths: list[int], description: str, **dimensions: Any) -> N
 
 
 def test_the_condition_follows_the_model() -> None:
-    plain, inner = fake_config().model, fake_config(inner=True, luminance_planes=6).model
+    plain, inner = fake_config().model, fake_config(inner=True, luminance_planes=8).model
     assert (plain.has_inner, plain.condition_planes) == (False, 5)
-    assert (inner.has_inner, inner.condition_planes) == (True, 15)
+    assert (inner.has_inner, inner.condition_planes) == (True, 17)
     inputs, _ = graph_tensors(inner, fake_config().encoder)["denoise_step"]
-    assert TensorSpec("condition", "float32", ("B", 15, "h", "w")) in inputs
+    assert TensorSpec("condition", "float32", ("B", 17, "h", "w")) in inputs
     assert "guidance_scale" not in [spec.name for spec in inputs]
 
 
@@ -86,7 +86,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("model/latent_channels", 0, "model.latent_channels is 0, expected 1 or more"),
         ("model/scaling_factor", 0, "model.scaling_factor is 0.0, expected more than 0"),
         ("model/condition_channels", 8, "model.condition_channels is 8, expected 5 .* or 9"),
-        ("model/luminance_planes", 3, "model.luminance_planes is 3, expected an even number"),
+        ("model/luminance_planes", 6, "model.luminance_planes is 6, expected a multiple of 4"),
         ("model/prediction_type", "x0", "model.prediction_type is 'x0', expected one of epsilon, v_prediction, sample"),
         ("model/text_tokens", 77, r"text_dim is \(77, 0\), expected both 0 or both more"),
         ("style/inputs", [], "style.inputs is .*expected one or more"),

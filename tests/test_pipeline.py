@@ -185,7 +185,7 @@ def test_nothing_is_computed_twice():
     "config",
     [
         fake_config(inner=True),
-        fake_config(luminance_planes=6, vae_factor=4),
+        fake_config(luminance_planes=8, vae_factor=4),
         fake_config(latent_channels=8, text=True),
         fake_config(prediction_type="v_prediction"),
     ],

@@ -1,7 +1,6 @@
 """From the checkpoints of the four stages to the pack `mini`, and back: training goes on from bundled weights."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -27,18 +26,16 @@ def trained_modules(work: Path) -> Modules:
     """The averaged weights of every stage in `work`."""
     vae, clip, denoiser = ColorVAE.create(config.MINI["vae"]), Contrastive(), Denoiser()
     fusion = FusionNet(config.MINI["vae"], "running")
-    scaling_factor = 1.0 / load_ema(vae, work, "vae")["latent_std"]
-    for net, stage in ((clip, "clip"), (denoiser, "unet"), (fusion, "gsrp")):
+    for net, stage in ((vae, "vae"), (clip, "clip"), (denoiser, "unet"), (fusion, "gsrp")):
         load_ema(net, work, stage)
-    model = _model(scaling_factor)
-    return Modules(model, denoiser.unet, denoiser.guider, vae, fusion, clip.clip)
+    return Modules(_model(), denoiser.unet, denoiser.guider, vae, fusion, clip.clip)
 
 
-def _model(scaling_factor: float) -> ModelConfig:
+def _model() -> ModelConfig:
     return ModelConfig(
         latent_channels=config.MINI["vae"]["latent_channels"],
         vae_factor=2 ** (len(config.MINI["vae"]["block_out_channels"]) - 1),
-        scaling_factor=scaling_factor,
+        scaling_factor=1 / config.LATENT_STD,
         condition_channels=config.CONDITION_CHANNELS,
         luminance_planes=config.LUMINANCE_PLANES,
         prediction_type=config.PREDICTION_TYPE,
@@ -88,11 +85,10 @@ def restart_from_pack(pack: Path, work: Path) -> None:
         "unet": denoiser,
         "gsrp": modules.fusion.state_dict(),
     }
-    extra: dict[str, Any] = {"latent_std": 1.0 / modules.model.scaling_factor}
     for stage, weights in starts.items():
         path = checkpoint_path(work, stage)
         if not path.exists():
-            save(path, {"model": weights, "ema": _floats(weights), "optimizer": None, "step": 0, **extra})
+            save(path, {"model": weights, "ema": _floats(weights), "optimizer": None, "step": 0})
 
 
 def _floats(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -3,19 +3,19 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-# [modules] of the pack `mini`. Attention over few tokens: the canvas of a 64x96 page is 32x48 latents, and level 1,
-# half of that, has 384; even a page of 128x192 stays at 1,536. The guider compares page and references there; the
-# base U-Net attends at level 2 only.
+# [modules] of the pack `mini`. Attention over few tokens: the canvas of a 128x192 page is 64x96 latents, and level 1,
+# half of that, has 1,536. The guider compares page and references there, with few heads (on a CPU the softmax costs
+# more than the products); the base U-Net, which only paints what the guider found, attends at its middle alone.
 MINI: dict[str, Any] = {
     "unet": {
         "in_channels": 4,
         "out_channels": 4,
         "block_out_channels": [32, 64, 128],
-        "down_block_types": ["DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"],
-        "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
+        "down_block_types": ["DownBlock2D", "DownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "UpBlock2D", "UpBlock2D"],
         "layers_per_block": 1,
         "norm_num_groups": 8,
-        "attention_head_dim": 4,
+        "attention_head_dim": 2,
         "cross_attention_dim": 0,
     },
     "guider": {
@@ -25,7 +25,7 @@ MINI: dict[str, Any] = {
         "up_block_types": ["SelfAttnUpBlock2D", "SelfAttnUpBlock2D", "UpBlock2D"],
         "layers_per_block": 1,
         "norm_num_groups": 8,
-        "attention_head_dim": 4,
+        "attention_head_dim": 2,
     },
     "vae": {
         "in_channels": 3,
@@ -47,11 +47,12 @@ MINI: dict[str, Any] = {
     },
 }
 CONDITION_CHANNELS = 5
-LUMINANCE_PLANES = 10
+LUMINANCE_PLANES = 16
+LATENT_STD = 0.53  # the latents' spread (stages.latent_targets): the pack's scaling_factor is its inverse
 # "sample" rather than epsilon or v: a network that says x0 is right at every timestep as soon as it is right at one,
 # and in an hour on two cores that decided (benchmarks/LOG.md). v is there for longer trainings.
 PREDICTION_TYPE = "sample"
-PAGE_SIZES = ((64, 96), (96, 64), (64, 64))
+PAGE_SIZES = ((128, 192), (192, 128), (128, 128))
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class TrainOptions:
     weight_decay: float = 0.01
     mu: float = 1.5  # timestep shift, paper section 3.2
     mean: bool = False  # the first part of a training: no noise, one step from T, which is the mean of what may be
+    attention_weight: float = 1.0  # of the attention's own loss (supervise.py)
     center_weight: float = 1.0
     reference_weight: float = 0.05
     page_size: tuple[int, int] = PAGE_SIZES[0]

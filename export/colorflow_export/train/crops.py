@@ -24,8 +24,7 @@ def crop_batches(work: Path, batch: int, seed: int) -> Iterator[Tensor]:
     pool = Pool(work, seed)
     while True:
         chapter = pool.chapter()
-        # Twice the working size and the working size itself: the larger one shows shapes that the smaller one loses.
-        area = PAGE_SIZES[0][0] * PAGE_SIZES[0][1] * int(pool.rng.choice([1, 4]))
+        area = PAGE_SIZES[0][0] * PAGE_SIZES[0][1]
         size = working_size(chapter.truth.shape[2], chapter.truth.shape[1], area)
         sample = canvas_sample(chapter, size, pool.rng)
         large = turn_chroma([chapter.truth[int(pool.rng.integers(len(chapter.truth)))]], pool.rng)[0]

@@ -12,14 +12,27 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from colorflow_export.modules import ColorGuider, ColorUNet, ColorVAE, Embedder, FusionNet, super_resolve
-from colorflow_export.train.config import CONDITION_CHANNELS, LUMINANCE_PLANES, MINI, PREDICTION_TYPE, TrainOptions
+from colorflow_export.train.config import (
+    CONDITION_CHANNELS,
+    LATENT_STD,
+    LUMINANCE_PLANES,
+    MINI,
+    PREDICTION_TYPE,
+    TrainOptions,
+)
 from colorflow_export.train.crops import crop_batches, page_batches, pair_batches
 from colorflow_export.train.loop import Trainer, checkpoint_path, device
 from colorflow_export.train.matching import start_matching
 from colorflow_export.train.samples import CanvasBatches
+from colorflow_export.train.supervise import AttentionLoss
 from colorflow_rt.schedule import SchedulerConfig
 
 POSTERIOR_STD = 0.05  # of the latents, before scaling: the denoiser is never exact
+CROPPED = 0.8  # share of the canvas's sides that lose something in training
+LEAST_CANVAS = 0.4  # of the canvas's area that is left; the page is a quarter
+CHANNEL_WEIGHTS = (0.5, 1.25, 1.25, 0.25)  # of luma, the two chromas, darkest luma: a gray page tells the others
+TIE = 10.0  # how firmly the encoder is held to what its latents stand for
+ENCODER_ERROR = (0.05, 0.03, 0.03, 0.15)  # what it still misses: the denoiser's condition is roughened by as much
 Net = TypeVar("Net", bound=nn.Module)
 
 
@@ -34,6 +47,8 @@ class Denoiser(nn.Module):
             self.unet.conv_in.weight.zero_()
             self.guider.conv_in_condition.weight[:, : MINI["guider"]["in_channels"]].zero_()
         start_matching(self.guider)
+        for conv in self.guider.zero_convs():  # both nets start from nothing: there is nothing to protect
+            nn.init.normal_(conv.weight, std=0.5 / conv.in_channels**0.5)
 
     def forward(self, sample: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
         return self.unet(sample, timestep, None, self.guider(sample, timestep, condition))  # type: ignore[no-any-return]
@@ -48,8 +63,8 @@ class Contrastive(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
 
 
-def load_ema(net: nn.Module, work: Path, stage: str) -> dict[str, Any]:
-    """Put the averaged weights of a finished stage into `net`, frozen; returns the rest of the checkpoint."""
+def load_ema(net: nn.Module, work: Path, stage: str) -> None:
+    """Put the averaged weights of a finished stage into `net`, frozen."""
     path = checkpoint_path(work, stage)
     if not path.exists():
         raise SystemExit(f"stage {stage} is not trained yet: run `colorflow-export train {stage} --work {work}` first")
@@ -57,7 +72,6 @@ def load_ema(net: nn.Module, work: Path, stage: str) -> dict[str, Any]:
     own = net.state_dict()
     net.load_state_dict({k: v.to(own[k].dtype) for k, v in state["ema"].items()})
     net.eval().requires_grad_(False)
-    return state
 
 
 def _placed(net: Net) -> Net:
@@ -78,23 +92,24 @@ def train_vae(work: Path, options: TrainOptions, minutes: float | None) -> None:
     """L1 on pixels, their differences (lines) and chroma, over latents that are tied to what a colouriser needs.
 
     A free latent space hides chroma in detail, and the denoiser takes hours to find it (benchmarks/LOG.md). So the
-    posterior mean is drawn to `latent_targets`: a gray page and its colours differ in two channels of four.
-    float32: at 16 channels the bfloat16 convolutions of a CPU are slower, not faster.
+    posterior mean is drawn to `latent_targets`: a gray page and its colours differ in two channels of four. The decoder
+    learns from the targets as much as from the encoder, since the denoiser is trained on targets and hides nothing in
+    them. float32: at 16 channels the bfloat16 convolutions of a CPU are slower, not faster.
     """
     vae = _placed(ColorVAE.create(MINI["vae"]))
     batches = crop_batches(work, options.batch, options.seed)
-    kept: list[Tensor] = []
 
     def loss(step: int) -> Tensor:
         image = _images(next(batches))
+        targets = latent_targets(image)
         mean, log_variance, _ = vae.moments(image)
-        output = vae.reconstruct(mean + POSTERIOR_STD * torch.randn_like(mean))
-        kept[:] = [mean.detach()]
-        tied = F.mse_loss(mean, latent_targets(image)) + (log_variance - 2 * math.log(POSTERIOR_STD)).square().mean()
+        known = torch.rand(len(image), 1, 1, 1, device=image.device) < 0.5
+        latents = torch.where(known, targets, mean)
+        output = vae.reconstruct(latents + POSTERIOR_STD * torch.randn_like(mean))
+        tied = TIE * F.mse_loss(mean, targets) + (log_variance - 2 * math.log(POSTERIOR_STD)).square().mean()
         return tied + F.l1_loss(output, image) + 0.5 * _edge_loss(output, image) + _chroma_loss(output, image)
 
-    trainer = Trainer(vae, work, options)
-    trainer.run(loss, lambda: {"latent_std": float(kept[0].std()) if kept else 1.0}, minutes)
+    Trainer(vae, work, options).run(loss, minutes=minutes)
 
 
 def latent_targets(image: Tensor) -> Tensor:
@@ -132,9 +147,8 @@ def train_clip(work: Path, options: TrainOptions, minutes: float | None) -> None
     Trainer(net, work, options).run(loss, minutes=minutes)
 
 
-def condition(vae: ColorVAE, scale: float, context: Tensor) -> Tensor:
-    """context f32[B,3,H,W] in [-1,1] -> condition f32[B,K,h,w] (docs/pack.md)."""
-    latents = vae.moments(context)[0] * scale
+def condition(context: Tensor, latents: Tensor) -> Tensor:
+    """context f32[B,3,H,W] in [-1,1] and its latents f32[B,4,h,w] -> condition f32[B,K,h,w] (docs/pack.md)."""
     factor = context.shape[-1] // latents.shape[-1]
     mask = reference_mask(context.shape[-2], context.shape[-1], context.device)
     mask = F.interpolate(mask, latents.shape[-2:], mode="bilinear", align_corners=False)
@@ -149,11 +163,12 @@ def reference_mask(height: int, width: int, on: torch.device) -> Tensor:
 
 
 def luminance_planes(context: Tensor, factor: int) -> Tensor:
-    """The extra planes of docs/pack.md: all sines, then all cosines of pi 2^k Y."""
+    """The extra planes of docs/pack.md: sines, then cosines of pi 2^k Y, of each cell's mean and of its brightest Y."""
     weights = context.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    y = F.avg_pool2d(((context + 1) / 2 * weights).sum(dim=1, keepdim=True), factor)
-    angles = torch.cat([math.pi * 2**k * y for k in range(LUMINANCE_PLANES // 2)], dim=1)
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
+    y = ((context + 1) / 2 * weights).sum(dim=1, keepdim=True)
+    octaves = math.pi * 2.0 ** torch.arange(LUMINANCE_PLANES // 4, device=y.device).view(1, -1, 1, 1)
+    mean, brightest = F.avg_pool2d(y, factor) * octaves, F.max_pool2d(y, factor) * octaves
+    return torch.cat([mean.sin(), mean.cos(), brightest.sin(), brightest.cos()], dim=1)
 
 
 def shifted_timesteps(count: int, mu: float, total: int = 1000) -> Tensor:
@@ -164,34 +179,43 @@ def shifted_timesteps(count: int, mu: float, total: int = 1000) -> Tensor:
 
 
 def train_unet(work: Path, options: TrainOptions, minutes: float | None) -> None:
-    """The paper's recipe on generated chapters: timestep shift, screenstyle blend, patch-wise crops."""
-    vae = ColorVAE.create(MINI["vae"])
-    scale = 1.0 / load_ema(vae, work, "vae")["latent_std"]
-    vae = _placed(vae)
+    """The paper's recipe on generated chapters: timestep shift, screenstyle blend, patch-wise crops.
+
+    The VAE takes no part: its latents stand for `latent_targets`, which cost nothing to compute.
+    """
     net = _placed(Denoiser())
     left = torch.tensor(SchedulerConfig().alphas_cumprod(), dtype=torch.float32, device=device())
     area = options.page_size[0] * options.page_size[1]
+    attention = AttentionLoss(net.guider)
     trainer = Trainer(net, work, options)
     # A resumed run sees new samples: the seed moves on with the step.
-    batches = _endless(CanvasBatches(work, options.batch, area, options.seed + trainer.step))
-    rng = np.random.default_rng(options.seed + trainer.step)
+    seed = options.seed + trainer.step + 1_000_000 * trainer.rank
+    batches = _endless(CanvasBatches(work, options.batch, area, seed))
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
 
     def loss(step: int) -> Tensor:
         context, target = (_images(x) for x in next(batches))
         top, bottom, before, behind = _crop(context.shape[-2], context.shape[-1], rng)
-        with torch.no_grad(), _bf16():
-            known = condition(vae, scale, context).float()[..., top:bottom, before:behind]
-            x0 = (vae.moments(target)[0].float() * scale)[..., top:bottom, before:behind]
+        with torch.no_grad():
+            latents = latent_targets(context)
+            latents = latents + latents.new_tensor(ENCODER_ERROR).view(1, 4, 1, 1) * torch.randn_like(latents)
+            known = condition(context, latents / LATENT_STD)[..., top:bottom, before:behind]
+            x0 = (latent_targets(target) / LATENT_STD)[..., top:bottom, before:behind]
         t = torch.full((len(x0),), len(left) - 1) if options.mean else shifted_timesteps(len(x0), options.mu)
         t = t.to(x0.device)
-        a, s = left[t].sqrt().view(-1, 1, 1, 1), (1 - left[t]).sqrt().view(-1, 1, 1, 1)
+        # From T on nothing of the truth is left, as in a sampling that starts from pure noise (the schedule itself
+        # leaves 7 %, and a model that trusts it is misled by the noise it starts from).
+        kept = left[t] * (t < len(left) - 1)
+        a, s = kept.sqrt().view(-1, 1, 1, 1), (1 - kept).sqrt().view(-1, 1, 1, 1)
         noise = torch.zeros_like(x0) if options.mean else torch.randn_like(x0)
+        attention.look_at(x0, known[:, 4:5])
         with _bf16():
             output: Tensor = net(noise if options.mean else a * x0 + s * noise, t, known).float()
         weight = torch.where(known[:, 4:5] > 0.5, options.reference_weight, options.center_weight)
         target = {"sample": x0, "epsilon": noise, "v_prediction": a * noise - s * x0}[PREDICTION_TYPE]
-        error: Tensor = weight * (output - target).square()
-        return error.mean() / weight.mean()
+        error: Tensor = weight * (output - target).square() * output.new_tensor(CHANNEL_WEIGHTS).view(1, 4, 1, 1)
+        return error.mean() / weight.mean() + options.attention_weight * attention.loss()
 
     trainer.run(loss, minutes=minutes)
 
@@ -203,13 +227,18 @@ def _endless(batches: CanvasBatches) -> Iterator[tuple[Tensor, Tensor]]:
 def _crop(
     height: int, width: int, rng: np.random.Generator, factor: int = 4, unit: int = 8
 ) -> tuple[int, int, int, int]:
-    """A random window of the canvas in latents that holds the whole centre (paper, patch-wise training)."""
-    edges = []
-    for side in (height, width):
-        most = side // 4 // factor // unit
-        cut = rng.integers(0, most + 1, size=2) * unit * (rng.random(2) < 0.4)
-        edges += [int(cut[0]), side // factor - int(cut[1])]
-    return edges[0], edges[1], edges[2], edges[3]
+    """A random window of the canvas in latents that holds the whole centre (paper, patch-wise training).
+
+    Half of the canvas goes on average: twice the pages for the same work, and no place to count on.
+    """
+    while True:
+        edges = []
+        for side in (height // factor, width // factor):
+            cut = rng.integers(1, side // 4 // unit + 1, size=2) * unit * (rng.random(2) < CROPPED)
+            edges += [int(cut[0]), side - int(cut[1])]
+        top, bottom, left, right = edges
+        if (bottom - top) * (right - left) >= LEAST_CANVAS * (height // factor) * (width // factor):
+            return top, bottom, left, right
 
 
 def train_gsrp(work: Path, options: TrainOptions, minutes: float | None) -> None:
