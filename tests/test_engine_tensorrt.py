@@ -1,5 +1,6 @@
 """The TensorRT backend on the stand-in: right results, the documented order of calls, no waiting in the loop."""
 
+import sys
 import threading
 
 import numpy as np
@@ -313,7 +314,7 @@ def test_wrong_feeds(new_trt, graphs):
 
 
 def test_without_library_gpu_or_a_new_enough_version(monkeypatch, tmp_path):
-    monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
     assert "TensorRT cannot be loaded here" in missing()
     assert "pip install 'colorflow-rt[tensorrt]'" in missing()
     with pytest.raises(UnavailableError) as caught:
