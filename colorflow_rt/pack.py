@@ -54,6 +54,13 @@ class Pack:
                 self._engines[graph] = self._source.load(graph)
             return self._engines[graph]
 
+    def graph_file(self, graph: str) -> Path:
+        """The ONNX file of a graph, it and its weights checked. PackError for a pack without files (fake engines)."""
+        check_choice("graph", graph, GRAPHS)
+        if not isinstance(self._source, _Folder):
+            raise PackError(f"pack {self.config.name} has no graph files to look into: choose a pack of a folder")
+        return self._source.graph_file(graph)
+
     def prefetch(self, backend: str = "onnx-cpu") -> None:
         """Check every file and load every engine now, in the order of use."""
         for graph in GRAPHS:
@@ -171,9 +178,13 @@ class _Folder:
         from colorflow_rt.engine.onnx import OnnxEngine  # a slow import, needed only here
 
         config = self._config.graphs[graph]
+        return OnnxEngine(self.graph_file(graph), graph, (config.inputs, config.outputs))
+
+    def graph_file(self, graph: str) -> Path:
+        config = self._config.graphs[graph]
         self._verify([config.file])
         self._verify(self._weights(graph, config))
-        return OnnxEngine(self._folder / config.file, graph, (config.inputs, config.outputs))
+        return self._folder / config.file
 
     def verify(self) -> None:
         self._verified.clear()

@@ -43,8 +43,8 @@ def make(chapters: int, pages: int, references: int, seed: int, size: tuple[int,
 def bench(chapters: int, pages: int, references: int, size: tuple[int, int], out: Path) -> None:
     """Write the benchmark for `colorflow evaluate`.
 
-    Its seeds are fixed and training never sees them. Chapter k, page i and reference j are the same whatever the numbers
-    asked for: a smaller benchmark is a part of the larger. Otherwise as `colorflow comics make`.
+    Its seeds are fixed and training never sees them. Chapter k, page i and reference j are the same whatever numbers
+    are asked for: a smaller benchmark is a part of the larger. Otherwise as `colorflow comics make`.
     """
     from colorflow_rt.comics import BENCHMARK_SEED
 

@@ -5,7 +5,7 @@ import importlib
 import click
 
 # One line per command: the module of colorflow_rt.cli that holds a click command of this name.
-COMMANDS = ("colorize", "refs", "comics", "packs", "doctor", "demo", "bench")
+COMMANDS = ("colorize", "refs", "comics", "packs", "doctor", "demo", "bench", "evaluate", "explain")
 
 
 class Commands(click.Group):

@@ -9,11 +9,13 @@ from typing import Any
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from colorflow_rt.engine.onnx_graph import with_outputs
 from colorflow_rt.engine.protocol import Tensors, TensorSpec, check_feeds
 from colorflow_rt.errors import EngineError, OptionError
 
 CPU = ("CPUExecutionProvider",)
 
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -31,6 +33,7 @@ class OnnxEngine:
     specs are the inputs and outputs as pack.toml has them, checked against the model's own. threads: of one
     call; by default every CPU that this process may use, or COLORFLOW_THREADS. EngineError, in one line,
     where the model cannot be loaded, differs from its specs, or fails, or a provider is not installed.
+    inner: tensors inside the graph (`onnx_graph.read_nodes`) that calls return too, for looking into a model.
     """
 
     def __init__(
@@ -41,17 +44,22 @@ class OnnxEngine:
         *,
         threads: int | None = None,
         providers: Sequence[str] = CPU,
+        inner: Sequence[str] = (),
     ) -> None:
         self.graph = graph
         self.inputs, self.outputs = tuple(specs[0]), tuple(specs[1])
-        self._names = [spec.name for spec in self.outputs]
+        self._names = [*(spec.name for spec in self.outputs), *inner]
         _check_providers(graph, providers)
         try:
-            self._session = ort.InferenceSession(str(path), _options(threads), providers=list(providers))
+            model, options = (with_outputs(path.read_bytes(), inner) if inner else str(path)), _options(threads)
+            if inner:  # a model of bytes does not know where its weights lie
+                options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.parent))
+            self._session = ort.InferenceSession(model, options, providers=list(providers))
         except Exception as error:  # onnxruntime's own errors have no common base but Exception
             raise EngineError(f"{graph} cannot be loaded from {path}: {_line(error)}") from error
         _check_specs(graph, "input", self.inputs, self._session.get_inputs())
-        _check_specs(graph, "output", self.outputs, self._session.get_outputs())
+        own = [node for node in self._session.get_outputs() if node.name not in inner]
+        _check_specs(graph, "output", self.outputs, own)
 
     def __call__(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
         check_feeds(self.graph, self.inputs, feeds)
