@@ -180,6 +180,21 @@ def test_a_page_joins_between_two_steps(new_trt, tiny_pack, tmp_path):
         np.testing.assert_allclose(loop.x0()[1], wanted[1], rtol=1e-3, atol=1e-3)
 
 
+def test_a_row_that_is_taken_twice_in_a_moment(new_trt, graphs, tiny_pack):
+    """The first page's numbers must reach the device before the second one's take their place in host memory."""
+    pack, engine = open_pack(tiny_pack), engine_of(graphs, "denoise_step")
+    first, second = ({name: array[None] for name, array in slots_of(pack, seed=s)[0].feeds().items()} for s in (1, 2))
+    wanted = pack.engine("denoise_step")({spec.name: first[spec.name] for spec in engine.inputs})["x0"]
+    with engine.bind(second) as loop:
+        loop.step(second)
+        loop.join(0, {name: first[name][0] for name in ("sample", "x0_prev1", "x0_prev2", "condition")})
+        loop.step(first)
+        shown = loop.preview()
+        loop.join(0, {name: second[name][0] for name in ("sample", "x0_prev1", "x0_prev2", "condition")})
+        loop.step(second)
+        np.testing.assert_allclose(shown.wait(), wanted, rtol=1e-3, atol=1e-3)
+
+
 def test_a_row_of_another_shape_is_refused(new_trt, graphs, tiny_pack):
     pack, engine = open_pack(tiny_pack), engine_of(graphs, "denoise_step")
     feeds = {name: array[None] for name, array in slots_of(pack)[0].feeds().items()}
