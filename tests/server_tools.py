@@ -23,10 +23,20 @@ from colorflow_server.pb.colorflow_pb2_grpc import ColorizerStub
 from colorflow_server.serve import Server, make_scheduler
 from grpc_status import rpc_status
 
-from colorflow_rt import errors
+from colorflow_rt import Colorizer, errors
+from colorflow_rt.pack import fake_pack
 from colorflow_rt.pixels import encode_png
 
 CONFIG = ServerConfig(packs=("fake",), port=0, reload_s=0.0, grace_s=5.0, slots=2)
+
+
+def slow(seconds: float = 0.05) -> Any:
+    """The real scheduler on a fake engine whose step takes so long."""
+
+    def make(colorizers: Mapping[str, Any], config: ServerConfig) -> Any:
+        return make_scheduler({"fake": Colorizer(fake_pack(cost={"denoise_step": lambda batch: seconds}))}, config)
+
+    return make
 
 
 class Plain:
@@ -149,7 +159,7 @@ def running(config: ServerConfig = CONFIG, make: Any = make_scheduler, **changes
     logger.addHandler(handler)
     level, _ = logger.level, logger.setLevel("DEBUG")
     try:
-        found.do(found.server.start(), 60)
+        found.do(found.server.start(), 300)
         yield found
     finally:
         try:

@@ -20,8 +20,8 @@ WIRE = Path(__file__).parent / "golden" / "colorflow_v1_wire.txt"
 def test_the_generated_code_is_that_of_the_proto(tmp_path):
     arguments = [f"--{kind}_out={tmp_path}" for kind in ("python", "grpc_python", "pyi")]
     source = "proto/colorflow/v1/colorflow.proto"
-    command = [sys.executable, "-m", "grpc_tools.protoc", "-Icolorflow_server/pb=proto/colorflow/v1", *arguments, source]
-    subprocess.run(command, cwd=ROOT, check=True)
+    protoc = [sys.executable, "-m", "grpc_tools.protoc", "-Icolorflow_server/pb=proto/colorflow/v1"]
+    subprocess.run([*protoc, *arguments, source], cwd=ROOT, check=True)
     made = {path.name: path.read_text() for path in (tmp_path / "colorflow_server" / "pb").iterdir()}
     assert set(made) == {"colorflow_pb2.py", "colorflow_pb2.pyi", "colorflow_pb2_grpc.py"}
     for name, text in made.items():

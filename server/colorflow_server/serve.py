@@ -62,8 +62,9 @@ class Server:
         certificates = Certificates(config) if config.tls_cert else None
         self.shop = await self._open_shop()
         self._metrics.watch(self.shop.scheduler.snapshot)
+        self._calls = Calls(self._metrics, self._tokens, self._tracer)
         self._grpc = grpc.aio.server(
-            interceptors=[Calls(self._metrics, self._tokens, self._tracer)],
+            interceptors=[self._calls],
             options=channel_options(config),
             maximum_concurrent_rpcs=config.max_calls,
         )

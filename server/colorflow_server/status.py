@@ -24,6 +24,7 @@ from colorflow_rt.errors import (
     OutputError,
     PackError,
     ReferencesError,
+    UnavailableError,
     UnknownPackError,
 )
 from colorflow_rt.options import ColorizeOptions
@@ -105,7 +106,7 @@ def _of_runtime(error: ColorflowError) -> Status:
             return make_status(codes.NOT_FOUND, message, _resource("pack", "", message))
         case DamagedPackError():
             return make_status(codes.DATA_LOSS, message)
-        case ReferencesError() | PackError() | OutputError() | MissingExtraError():
+        case ReferencesError() | PackError() | OutputError() | MissingExtraError() | UnavailableError():
             return make_status(codes.FAILED_PRECONDITION, message)
         case Cancelled():
             return make_status(codes.CANCELLED, message)
