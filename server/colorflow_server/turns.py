@@ -5,7 +5,8 @@ The scheduler asks at every step boundary, and the simulation (benchmarks/schedu
 `Continuous` gives each page a tag: the device time at which it would be done if all clients that have work shared the
 device evenly, each serving its own pages in their order (weighted fair queueing; finishing in the order of the tags is
 the "fair sojourn protocol" of Friedman and Henderson, 2003). Short pages of many clients pass long ones, a client
-that sends a thousand pages delays nobody but itself, and no page waits for ever: tags of later pages only grow.
+that sends a thousand pages delays nobody but itself, and where admission bounds the pages that are here no page waits
+for ever: it has its share of the device, and once its tag is the least it is done.
 """
 
 from collections.abc import Callable, Hashable, Sequence
