@@ -314,6 +314,24 @@ def test_a_cancelled_call_frees_its_slot():
         assert counted == ["CANCELLED", "CANCELLED"]
 
 
+def test_calls_cancelled_at_any_moment_leave_nothing():
+    """A cancellation may arrive in the middle of everything, also as a write ends."""
+    random.seed(2)
+    with running(make=slow(0.001), max_queue=1000) as found, stub(found.address) as service:
+        long = pb.ColorizeOptions(steps=1000, preview_every=1)
+        for number in range(60):
+            call = service.ColorizeSequence(iter([START, REFERENCE, page("a", options=long), page("b", options=long)]))
+            if number % 2:
+                next(call)
+            time.sleep(random.uniform(0, 0.03))
+            call.cancel()
+        deadline = time.monotonic() + 20
+        shop = found.server.shop
+        while shop.scheduler.snapshot().running or shop.scheduler.snapshot().waiting or shop.held.bytes:
+            assert time.monotonic() < deadline, shop.scheduler.snapshot()
+            time.sleep(0.05)
+
+
 def test_a_stream_that_lies_idle_is_ended():
     def idle(first):
         yield first

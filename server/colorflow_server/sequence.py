@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2 as codes
 
@@ -191,12 +192,18 @@ class Sequence:
             page = self._under_way.pop(id)
             self._shop.held.give(page.size)
             self._shop.ended(id, event)
-        try:
-            await asyncio.wait_for(self._context.write(message), self._shop.config.idle_timeout_s)
-        except TimeoutError:
-            raise Rejected(codes.DEADLINE_EXCEEDED, "the client reads nothing: read, or close the call") from None
+        await self._write(message)
         if isinstance(event, END):
             self._room.release()
+
+    async def _write(self, message: pb.ColorizeSequenceResponse) -> None:
+        try:
+            async with asyncio.timeout(self._shop.config.idle_timeout_s):  # wait_for of 3.11 may swallow a cancellation
+                await self._context.write(message)
+        except TimeoutError:
+            raise Rejected(codes.DEADLINE_EXCEEDED, "the client reads nothing: read, or close the call") from None
+        except grpc.aio.BaseError as error:
+            raise Rejected(codes.UNAVAILABLE, f"the call has ended under way: {error}") from error
 
     async def _message(self, id: str, event: Event) -> pb.ColorizeSequenceResponse:
         match event:

@@ -205,7 +205,8 @@ async def _unless_idle(messages: Any, seconds: float) -> Any:
     stream = aiter(messages)
     while True:
         try:
-            message = await asyncio.wait_for(anext(stream, None), seconds)
+            async with asyncio.timeout(seconds):  # wait_for of 3.11 may swallow a cancellation
+                message = await anext(stream, None)
         except TimeoutError:
             raise Rejected(codes.DEADLINE_EXCEEDED, f"nothing came for {seconds:g} s: open a new call") from None
         if message is None:
