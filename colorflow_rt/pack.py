@@ -13,11 +13,11 @@ import platformdirs
 
 from colorflow_rt.engine.fake import Cost, fake_config, fake_engines
 from colorflow_rt.engine.protocol import Engine
-from colorflow_rt.errors import DamagedPackError, PackError, UnknownPackError, check_choice
+from colorflow_rt.errors import DamagedPackError, EngineError, PackError, UnknownPackError, check_choice, install_hint
 from colorflow_rt.files import file_sha256
 from colorflow_rt.pack_config import GRAPHS, GraphConfig, PackConfig, read_pack_toml
 
-BACKENDS = ("onnx-cpu",)
+ENGINES = ("auto", "onnx-cpu", "onnx-cuda", "tensorrt")
 BUNDLED = Path(__file__).parent / "packs"
 FAKE = "fake"
 
@@ -45,10 +45,9 @@ class Pack:
         self._engines: dict[str, Engine] = {}
         self._locks = {graph: threading.Lock() for graph in GRAPHS}
 
-    def engine(self, graph: str, backend: str = "onnx-cpu") -> Engine:
+    def engine(self, graph: str) -> Engine:
         """The engine of a graph, loaded once; other graphs can be had while it loads."""
         check_choice("graph", graph, GRAPHS)
-        check_choice("backend", backend, BACKENDS)
         with self._locks[graph]:
             if graph not in self._engines:
                 self._engines[graph] = self._source.load(graph)
@@ -61,10 +60,10 @@ class Pack:
             raise PackError(f"pack {self.config.name} has no graph files to look into: choose a pack of a folder")
         return self._source.graph_file(graph)
 
-    def prefetch(self, backend: str = "onnx-cpu") -> None:
+    def prefetch(self) -> None:
         """Check every file and load every engine now, in the order of use."""
         for graph in GRAPHS:
-            self.engine(graph, backend)
+            self.engine(graph)
 
     def verify(self) -> None:
         """Check every file now, also those that no engine needed yet; DamagedPackError names the first."""
@@ -96,16 +95,29 @@ def installed_packs() -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def open_pack(name_or_dir: str | Path) -> Pack:
+def engines_folder(pack: str, target: str, precision: str) -> Path:
+    """Where engines of a pack are looked for, and built unless another folder is named; it need not exist."""
+    return home() / "engines" / f"{pack}-{target}-{precision}"
+
+
+def open_pack(name_or_dir: str | Path, engine: str = "auto", engines: Path | None = None) -> Pack:
     """The pack of a folder with a pack.toml, of a name in `installed_packs`, or "fake" (`fake_pack`).
 
-    UnknownPackError names those there are; PackError says what is wrong with the pack's description or files.
-    Weights and graphs are not read yet.
+    engine: "onnx-cpu" is the pack's own graphs; "onnx-cuda" and "tensorrt" are engines that were built of it, in the
+    folder `engines` or where they are built by default; "auto" takes of those what is there and can run here, the
+    fastest first, or else the CPU. With `engines`, "onnx-cpu" takes the engines of that folder too.
+
+    UnknownPackError names those there are; PackError says what is wrong with the pack's description or files;
+    EngineError what is wrong with its engines (UnavailableError: this machine cannot run them). Weights and graphs
+    are not read yet.
     """
+    check_choice("engine", engine, ENGINES)
     folder = Path(name_or_dir)
     if not (folder / "pack.toml").is_file():
         packs = installed_packs()
         if str(name_or_dir) == FAKE and FAKE not in packs:
+            if engine not in ("auto", "onnx-cpu") or engines is not None:
+                raise EngineError("the fake pack has no engines but its own: choose --engine auto")
             return fake_pack()
         if str(name_or_dir) not in packs:
             raise UnknownPackError(
@@ -114,7 +126,45 @@ def open_pack(name_or_dir: str | Path) -> Pack:
             )
         folder = packs[str(name_or_dir)]
     config = read_pack_toml(folder / "pack.toml")
-    return Pack(config, _Folder(folder, config))
+    return Pack(config, _built(config, engine, engines) or _Folder(folder, config))
+
+
+def _built(config: PackConfig, engine: str, engines: Path | None) -> _Source | None:
+    """The built engines to use; None for the pack's own graphs."""
+    from colorflow_rt.engine_set import MANIFEST, EngineManifest, open_engines
+
+    targets = ("tensorrt", "onnx-cuda") if engine == "auto" else (engine,)
+    if engines is not None:
+        return open_engines(engines, config, EngineManifest.read(engines).target if engine == "auto" else engine)
+    if engine == "onnx-cpu":
+        return None
+    places = [(target, engines_folder(config.name, target, p)) for target in targets for p in ("float16", "float32")]
+    for target, place in places:
+        if (place / MANIFEST).is_file() and (engine != "auto" or cannot_run(target) is None):
+            return open_engines(place, config, target)
+    if engine == "auto":
+        return None
+    raise EngineError(
+        f"no {engine} engines of pack {config.name} are in {home() / 'engines'}: build them with "
+        f"colorflow-export build-engines --pack {config.name} --target {engine}, or give --engines DIR"
+    )
+
+
+def cannot_run(target: str) -> str | None:
+    """One sentence that says what an engine target lacks on this machine, or None."""
+    if target == "tensorrt":
+        from colorflow_rt.engine.tensorrt import missing
+
+        return missing()
+    if target == "onnx-cuda":
+        import onnxruntime as ort
+
+        if "CUDAExecutionProvider" not in ort.get_available_providers():
+            return (
+                f"onnxruntime {ort.__version__} here has no CUDAExecutionProvider: on a machine with an NVIDIA GPU "
+                f"install it with {install_hint('gpu')}"
+            )
+    return None
 
 
 def fake_pack(

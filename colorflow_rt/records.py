@@ -7,6 +7,7 @@ dict[str, ...]. Ranges are the business of the dataclasses themselves (`__post_i
 import dataclasses
 import json
 import re
+import tomllib
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from colorflow_rt.errors import PackError
@@ -26,6 +27,14 @@ def read_record(cls: type[Record], table: object, where: str = "") -> Record:
         raise PackError(f"{_join(where, missing[0])} is missing")
     hints = get_type_hints(cls)
     return cls(**{key: _value(hints[key], value, _join(where, key)) for key, value in entries.items()})
+
+
+def read_toml(cls: type[Record], text: str) -> Record:
+    """The record of a TOML document; PackError says what is wrong in it."""
+    try:
+        return read_record(cls, tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise PackError(f"not TOML: {error}") from error
 
 
 def write_toml(record: object) -> str:

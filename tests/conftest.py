@@ -25,3 +25,16 @@ def golden_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packs") / "golden"
     write_pack(golden_modules(), golden_recipe(), folder, storage="float32")
     return folder
+
+
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a pack that `colorflow-export convert` made of golden/sd_small_5ch in the released layout."""
+    from colorflow_export.convert import ConvertOptions, convert
+    from released import GOLDEN, arrange_golden
+
+    root = tmp_path_factory.mktemp("released")
+    colorflow, sd15, text = arrange_golden(GOLDEN / "sd_small_5ch", root)
+    options = ConvertOptions(name="golden", sizes=((64, 96),), rank=4, alpha=4, text=text)
+    convert(colorflow, sd15, root / "golden", options)
+    return root / "golden"

@@ -69,7 +69,7 @@ def test_a_folder_opens_and_its_engine_runs(tmp_path: Path) -> None:
     pack = open_pack(tmp_path / "tiny")
     assert pack.config == config
     np.testing.assert_allclose(embeds(pack)[1], clip_weights().astype(np.float32).sum(axis=0), rtol=1e-4)
-    assert pack.engine("clip_encoder") is pack.engine("clip_encoder", "onnx-cpu")
+    assert pack.engine("clip_encoder") is pack.engine("clip_encoder")
 
 
 def test_names_are_found_at_home_then_in_the_wheel(own_home: Path, tmp_path: Path) -> None:
@@ -184,11 +184,11 @@ def test_a_graph_that_does_not_load_is_tried_again(tmp_path: Path) -> None:
             pack.engine("vae_encoder")
 
 
-def test_unknown_graphs_and_backends_name_the_choices() -> None:
+def test_unknown_graphs_and_engines_name_the_choices() -> None:
     with pytest.raises(OptionError, match="graph 'unet' is unknown: choose one of clip_encoder, vae_encoder"):
         fake_pack().engine("unet")
-    with pytest.raises(OptionError, match="backend 'cpu' is unknown: choose one of onnx-cpu"):
-        fake_pack().engine("gsrp", "cpu")
+    with pytest.raises(OptionError, match="engine 'cpu' is unknown: choose one of auto, onnx-cpu"):
+        open_pack("fake", "cpu")
 
 
 def test_engines_load_once_and_side_by_side() -> None:

@@ -46,4 +46,7 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> 
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise PackError(f"weights of {name} do not fit: {'; '.join(problems[:3])}{more}")
-    module.load_state_dict(dict(tensors))
+    # Not copied into the module's own: twice a full-size model would not fit into memory.
+    gradient = any(parameter.requires_grad for parameter in module.parameters())
+    module.load_state_dict({key: value.contiguous() for key, value in tensors.items()}, assign=True)
+    module.requires_grad_(gradient)

@@ -53,16 +53,25 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
+# Commands of other modules: where each is.
+ELSEWHERE = {
+    "train": "colorflow_export.train.cli:train",
+    "convert": "colorflow_export.cli_engines:convert",
+    "build-engines": "colorflow_export.cli_engines:build_engines",
+}
+
+
 class Commands(click.Group):
-    """Knows `train` without importing it, and asks for torch before any command is run."""
+    """Knows commands of other modules without importing them, and asks for torch before any command is run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "train"])
+        return sorted([*super().list_commands(ctx), *ELSEWHERE])
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name != "train":
+        if name not in ELSEWHERE:
             return super().get_command(ctx, name)
-        command: click.Command = importlib.import_module("colorflow_export.train.cli").train
+        module, _, function = ELSEWHERE[name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), function)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -84,16 +93,50 @@ def commands() -> None:
 @commands.command()
 @click.option("--golden", multiple=True, metavar="DIR", type=PLAIN, help="Folder of golden vectors (may be repeated).")
 @click.option("--pack", metavar="NAME|DIR", help="Model pack: each graph, and a whole page, against PyTorch.")
-def verify(golden: tuple[Path, ...], pack: str | None) -> int:
+@click.option("--engines", metavar="DIR", type=PLAIN, help="And the engines that were built of it.")
+def verify(golden: tuple[Path, ...], pack: str | None, engines: Path | None) -> int:
     """Compare with golden vectors, or a pack's graphs with PyTorch. Exit code 1 if a limit is passed."""
     from colorflow_export.parity import check_golden, check_pack
 
+    if engines is not None and pack is None:
+        raise click.UsageError("--engines DIR compares with a pack: give --pack NAME|DIR too")
     if not golden and not pack:
         raise click.UsageError("nothing to verify: give --golden DIR or --pack NAME|DIR")
     failures = sum(_table(shown(folder), check_golden(folder)) for folder in golden)
     if pack:
         failures += _table(shown(pack), check_pack(pack))
+    if pack and engines is not None:
+        failures += _engines(pack, engines)
     return 1 if failures else 0
+
+
+def _engines(pack: str, folder: Path) -> int:
+    """Print how the engines compare with PyTorch in float32; returns how many passed their limit."""
+    from colorflow_export.parity_engines import check_engines
+    from colorflow_rt.engine_set import EngineManifest
+    from colorflow_rt.pack import cannot_run
+
+    columns = (shown(folder), "in", "largest", "relative", "cosine", "PSNR, dB", "limit", "")
+    target, done = EngineManifest.read(folder).target, list(check_engines(pack, folder))
+    rows = [
+        (
+            each.name,
+            each.backend,
+            f"{each.largest:.2e}",
+            f"{each.relative:.2e}",
+            f"{each.cosine:.6f}",
+            f"{each.decibel:.1f}",
+            f"{each.limit:g} {'dB' if each.page else 'relative'}",
+            "ok" if each.passed else "FAILED",
+        )
+        for each in done
+    ]
+    print_table(columns, rows, right=columns[2:6])
+    if lacking := cannot_run(target):
+        click.echo(f"{target} itself was not compared: {lacking}")
+    failures = sum(not each.passed for each in done)
+    click.echo(f"{len(done) - failures} of {len(done)} within their limits")
+    return failures
 
 
 def _table(title: str, checks: "Iterator[Check]") -> int:

@@ -4,8 +4,9 @@ The modules' attributes carry the part names of the pack, so that an exported in
 `<part>.<state-dict key>` without any translation.
 """
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,24 @@ class Graph:
         noise = torch.Generator().manual_seed(0)
         return {spec.name: _random(spec, sizes, noise) for spec in self.inputs}
 
+    def fixed(self, **lengths: int) -> "Graph":
+        """The same graph with these axes of fixed length, and those that are written as a multiple or part of them."""
+        inputs, outputs = (tuple(_fixed(spec, lengths) for spec in specs) for specs in (self.inputs, self.outputs))
+        return replace(self, inputs=inputs, outputs=outputs)
+
+
+def _fixed(spec: TensorSpec, lengths: dict[str, int]) -> TensorSpec:
+    return replace(spec, shape=tuple(_length(axis, lengths) for axis in spec.shape))
+
+
+def _length(axis: int | str, lengths: dict[str, int]) -> int | str:
+    """An axis as in docs/pack.md: a number, a name, or a name times or over a number."""
+    parts = re.fullmatch(r"(\w+?)(?:([*/])(\d+))?", str(axis))
+    if isinstance(axis, int) or parts is None or parts[1] not in lengths:
+        return axis
+    length, factor = lengths[parts[1]], int(parts[3] or 1)
+    return length // factor if parts[2] == "/" else length * factor
+
 
 def _random(spec: TensorSpec, sizes: dict[str, int], noise: torch.Generator) -> Tensor:
     shape = [sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape]
@@ -51,7 +70,7 @@ class ClipEncoder(nn.Module):
         self.clip = modules.clip.tower
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.clip(pixel_values=pixel_values).image_embeds  # type: ignore[no-any-return]
+        return self.clip(pixel_values=pixel_values.to(self.clip.dtype)).image_embeds.float()  # type: ignore[no-any-return]
 
 
 class VaeEncoder(nn.Module):
@@ -61,7 +80,7 @@ class VaeEncoder(nn.Module):
         self.scaling_factor = modules.model.scaling_factor
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.vae.moments(image)[0] * self.scaling_factor
+        return self.vae.moments(image.to(self.vae.dtype))[0].float() * self.scaling_factor
 
 
 class VaeDecoder(nn.Module):
@@ -71,7 +90,7 @@ class VaeDecoder(nn.Module):
         self.scaling_factor = modules.model.scaling_factor
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.vae.reconstruct(latents / self.scaling_factor)
+        return self.vae.reconstruct((latents / self.scaling_factor).to(self.vae.dtype)).float()
 
 
 class SuperResolution(nn.Module):
@@ -82,7 +101,7 @@ class SuperResolution(nn.Module):
         self.fusion = modules.fusion
 
     def forward(self, color: Tensor, bw: Tensor) -> Tensor:
-        return super_resolve(self.vae, self.fusion, color, bw)
+        return super_resolve(self.vae, self.fusion, color.to(self.vae.dtype), bw.to(self.vae.dtype)).float()
 
 
 class Text(nn.Module):
@@ -120,24 +139,30 @@ class DenoiseStep(nn.Module):
         guidance_scale: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         x = _combine(predictor, sample, x0_prev1, x0_prev2)
-        controls = self.guider(x, timestep, condition)
+        short = x.to(self.unet.dtype)  # the networks may be in float16; the solver's state never is
+        controls = self.guider(short, timestep, condition.to(self.unet.dtype))
         if guidance_scale is None:
-            output = self.unet(x, timestep, None, controls)
+            output = self.unet(short, timestep, None, controls).float()
         else:
-            output = self.guided(x, timestep, controls, guidance_scale)
+            output = guide(self.halves(short, timestep, controls).float(), guidance_scale)
         x0 = _combine(denoiser, x, output)
         return _combine(corrector, sample, x0_prev1, x0_prev2, x0), x0
 
-    def guided(self, x: Tensor, timestep: Tensor, controls: list[Tensor], guidance_scale: Tensor) -> Tensor:
+    def halves(self, x: Tensor, timestep: Tensor, controls: list[Tensor]) -> Tensor:
         """Both guidance halves, [negative, positive], in one call; the guider's output is the same for both."""
         batch = x.shape[0]
         prompts = torch.stack([self.text.negative_prompt_embeds, self.text.prompt_embeds])
         text = prompts.unsqueeze(1).expand(2, batch, -1, -1).flatten(0, 1)
         doubled = [torch.cat([control, control]) for control in controls]
-        both: Tensor = self.unet(torch.cat([x, x]), torch.cat([timestep, timestep]), text, doubled)
-        # Not chunk(2): over a symbolic batch the exporter would silently pin the batch to the example's.
-        negative, positive = both[:batch], both[batch:]
-        return negative + guidance_scale[:, None, None, None] * (positive - negative)
+        return self.unet(torch.cat([x, x]), torch.cat([timestep, timestep]), text, doubled)  # type: ignore[no-any-return]
+
+
+def guide(both: Tensor, scale: Tensor) -> Tensor:
+    """Classifier-free guidance: both halves [2B,C,h,w], negative first, and scale f32[B] -> [B,C,h,w]."""
+    batch = scale.shape[0]
+    # Not chunk(2): over a symbolic batch the exporter would silently pin the batch to the example's.
+    negative, positive = both[:batch], both[batch:]
+    return negative + scale[:, None, None, None] * (positive - negative)
 
 
 def _combine(coefficients: Tensor, *tensors: Tensor) -> Tensor:

@@ -3,19 +3,20 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from colorflow_export.checkpoints import load_strict, read_tensors
 from colorflow_export.graphs import graphs_of
 from colorflow_export.modules.bundle import Modules
 from colorflow_export.to_onnx import OPSET, export_graph, write_graph
-from colorflow_export.weights import stored_tensors, write_weights
+from colorflow_export.weights import Place, stored_tensors, write_weights
 from colorflow_rt.errors import OutputError, PackError
 from colorflow_rt.pack import file_hash, installed_packs, open_pack
 from colorflow_rt.pack_config import (
@@ -68,21 +69,33 @@ def write_pack(
     when a graph is loaded, or "float32". on_graph hears the name of each graph before its export, which takes seconds
     to minutes. OutputError if `out` cannot be written or is a folder that holds something else.
     """
-    with _whole_folder(out) as folder:
+    with whole_folder(out) as folder:
         places = write_weights(stored_tensors(modules, storage), folder / WEIGHTS)
-        graphs = {}
-        for graph in graphs_of(modules):
-            on_graph(graph.name)
-            graphs[graph.name] = GraphConfig(f"{graph.name}.onnx", graph.inputs, graph.outputs)
-            write_graph(export_graph(graph, modules, places, opset), folder / f"{graph.name}.onnx")
-        config = PackConfig(
-            schema=SCHEMA,
-            model=modules.model,
-            graphs=graphs,
-            files={path.name: file_hash(path) for path in sorted(folder.iterdir())},
-            **{name: getattr(recipe, name) for name in PackRecipe.__dataclass_fields__},
-        )
-        (folder / "pack.toml").write_text(config.to_toml(), encoding="utf-8")
+        return write_graphs(modules, recipe, places, folder, opset, on_graph)
+
+
+def write_graphs(
+    modules: Modules,
+    recipe: PackRecipe,
+    places: Mapping[str, Place],
+    folder: Path,
+    opset: int = OPSET,
+    on_graph: Callable[[str], None] = lambda name: None,
+) -> PackConfig:
+    """Every graph of the modules, whose weights lie at `places` in the folder already, and pack.toml."""
+    graphs = {}
+    for graph in graphs_of(modules):
+        on_graph(graph.name)
+        graphs[graph.name] = GraphConfig(f"{graph.name}.onnx", graph.inputs, graph.outputs)
+        write_graph(export_graph(graph, modules, places, opset), folder / f"{graph.name}.onnx")
+    config = PackConfig(
+        schema=SCHEMA,
+        model=modules.model,
+        graphs=graphs,
+        files={path.name: file_hash(path) for path in sorted(folder.iterdir())},
+        **{name: getattr(recipe, name) for name in PackRecipe.__dataclass_fields__},
+    )
+    (folder / "pack.toml").write_text(config.to_toml(), encoding="utf-8")
     return config
 
 
@@ -98,7 +111,7 @@ def load_modules(pack: str | Path) -> Modules:
     if missing:
         parts = ", ".join(missing)
         raise PackError(f"pack {config.name} cannot be rebuilt: [modules] of its pack.toml lacks {parts}")
-    modules = Modules.create(config.modules, config.model, config.pages.fusion_statistics)
+    modules = Modules.hollow(config.modules, config.model, config.pages.fusion_statistics, torch.float32)
     tensors: dict[str, Tensor] = {}
     for name in sorted(config.files):
         if name.endswith(".safetensors"):
@@ -120,7 +133,7 @@ def pack_folder(pack: str | Path) -> Path:
 
 
 @contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
+def whole_folder(out: Path) -> Iterator[Path]:
     """A folder to write to, which takes the place of `out` when all went well."""
     if out.exists() and not (out / "pack.toml").is_file() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} is there and is not a pack: choose another folder")

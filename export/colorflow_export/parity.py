@@ -216,11 +216,15 @@ def check_pack(pack: str | Path) -> Iterator[Check]:
     yield _page(pack)
 
 
-def _page(pack: str | Path) -> Check:
-    ours = Colorizer(pack)
-    size = ours.pack.config.pages.sizes[0]
+def demo_page(size: tuple[int, int]) -> tuple[Bytes, list[Bytes]]:
+    """A generated page in gray, u8[H,W,3], and references for it, of size (W, H)."""
     chapter = make_chapter(chapter_seed(DEMO_SEED, 0))
     page = np.repeat(chapter.page(0, size).gray()[..., None], 3, axis=2)
-    references = [chapter.reference(i, size) for i in range(3)]
+    return page, [chapter.reference(i, size) for i in range(3)]
+
+
+def _page(pack: str | Path) -> Check:
+    ours = Colorizer(pack)
+    page, references = demo_page(ours.pack.config.pages.sizes[0])
     first, second = (each.colorize(page, references).model_image for each in (ours, ReferenceColorizer(pack)))
     return Check("whole page", psnr(second, first), PAGE_LIMIT, "dB")

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import onnxscript.optimizer
@@ -12,6 +13,7 @@ import torch
 from onnx_ir.passes import common
 
 from colorflow_export.graphs import Graph
+from colorflow_export.modules.attention import fused_attention
 from colorflow_export.modules.bundle import Modules
 from colorflow_export.weights import Place
 from colorflow_rt.engine import TensorSpec
@@ -19,6 +21,8 @@ from colorflow_rt.errors import PackError
 
 OPSET = 20  # the newest whose GroupNormalization ONNX Runtime's CPU backend need not expand itself
 INLINE_LIMIT = 4096  # bytes of constants that a graph may carry itself, per tensor
+CONTRIB = "com.microsoft"
+_CONTRIB = onnxscript.values.Opset(CONTRIB, 1)
 _IR_TYPES = {"float32": ir.DataType.FLOAT, "int64": ir.DataType.INT64}
 
 
@@ -38,6 +42,7 @@ def export_graph(graph: Graph, modules: Modules, places: Mapping[str, Place], op
             output_names=[spec.name for spec in graph.outputs],
             optimize=False,
             verbose=False,
+            custom_translation_table={fused_attention._opoverload: _multi_head_attention},
         )
     assert exported is not None  # None is for the old exporter
     model = exported.model
@@ -54,6 +59,11 @@ def write_graph(model: ir.Model, path: Path) -> None:
 
     path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
     onnx.checker.check_model(str(path), full_check=True)
+
+
+def _multi_head_attention(query: Any, key: Any, value: Any, heads: int) -> Any:
+    """`modules.attention.fused_attention` as the node that ONNX Runtime has for it, on a CPU and on a GPU."""
+    return _CONTRIB.MultiHeadAttention(query, key, value, num_heads=heads)
 
 
 @contextmanager
@@ -177,10 +187,15 @@ def _strip(model: ir.Model) -> None:
         node.doc_string = None
         for value in node.outputs:
             value.metadata_props.clear()
-            if value not in outer:
+            if value not in outer and not _opaque(node):
                 value.shape = value.type = None
     for value in outer:
         value.metadata_props.clear()
+
+
+def _opaque(node: ir.Node) -> bool:
+    """Whether ONNX cannot infer the shape of what a node puts out, so that the file has to say it."""
+    return node.domain == CONTRIB or node.op_type == "GroupNormalization"
 
 
 def _check_inline(model: ir.Model, graph: Graph) -> None:

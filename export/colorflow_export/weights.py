@@ -39,10 +39,11 @@ def stored_tensors(modules: Modules, storage: str) -> dict[str, Tensor]:
     if modules.prompt_embeds is not None and modules.negative_prompt_embeds is not None:
         tensors["text.prompt_embeds"] = modules.prompt_embeds
         tensors["text.negative_prompt_embeds"] = modules.negative_prompt_embeds
-    return {name: _stored(value.detach().cpu(), storage) for name, value in tensors.items()}
+    return {name: stored(value.detach().cpu(), storage) for name, value in tensors.items()}
 
 
-def _stored(value: Tensor, storage: str) -> Tensor:
+def stored(value: Tensor, storage: str) -> Tensor:
+    """A tensor in the type that it is stored in ("float16" or "float32"), as `stored_tensors` says."""
     if not value.is_floating_point():
         return value.contiguous()
     exact = value.float().contiguous()

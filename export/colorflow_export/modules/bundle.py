@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from colorflow_export.modules.embedder import Embedder
@@ -37,7 +38,7 @@ class Modules:
     @classmethod
     def create(cls, modules: Mapping[str, dict[str, Any]], model: ModelConfig, statistics: str) -> "Modules":
         """Random weights from pack.toml's [modules], [model] and pages.fusion_statistics; a prompt of zeros."""
-        text = Tensor(model.text_tokens, model.text_dim).zero_() if model.text_tokens else None
+        text = torch.zeros(model.text_tokens, model.text_dim) if model.text_tokens else None
         return cls(
             model,
             unet=ColorUNet.create(modules["unet"]),
@@ -48,6 +49,21 @@ class Modules:
             prompt_embeds=text,
             negative_prompt_embeds=text,
         )
+
+    @classmethod
+    def hollow(
+        cls, modules: Mapping[str, dict[str, Any]], model: ModelConfig, statistics: str, dtype: torch.dtype
+    ) -> "Modules":
+        """As `create`, but the weights take no memory and have no values until something is loaded into them."""
+        with torch.device("meta"):
+            made = cls.create(modules, model, statistics)
+        for part in made.parts().values():
+            nn.Module.to(part, dtype)  # not diffusers' own `to`, which warns
+            part.to_empty(device="cpu")  # pages that nobody has written to take no memory
+        tower = made.clip.tower.vision_model.embeddings if made.clip is not None else None
+        if tower is not None:
+            tower.position_ids = torch.arange(tower.num_positions).expand(1, -1)  # in no state dict
+        return made
 
     def parts(self) -> dict[str, nn.Module]:
         """The networks by part (docs/pack.md); `<part>.<state-dict key>` names a tensor of the pack."""

@@ -52,7 +52,7 @@ def _layers(block: Any) -> Iterator[tuple[nn.Module, nn.Module | None]]:
 def _layer(
     resnet: nn.Module, attention: nn.Module | None, hidden: Tensor, embedding: Tensor, text: Tensor | None
 ) -> Tensor:
-    hidden = resnet(hidden, embedding)
+    hidden = resnet(hidden, _as_many(embedding, hidden))
     if attention is None:
         return hidden
     return attention(hidden, encoder_hidden_states=text, return_dict=False)[0]  # type: ignore[no-any-return]
@@ -67,7 +67,12 @@ class _Taps:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         self.features.append(hidden)
-        return hidden if self.controls is None else hidden + self.controls[len(self.features) - 1]
+        return hidden if self.controls is None else hidden + _as_many(self.controls[len(self.features) - 1], hidden)
+
+
+def _as_many(tensor: Tensor, other: Tensor) -> Tensor:
+    """The tensor; or twice, behind one another, where the other has both guidance halves and this one is for both."""
+    return torch.cat([tensor, tensor]) if other.shape[0] == 2 * tensor.shape[0] else tensor
 
 
 def walk(
@@ -96,13 +101,15 @@ def walk(
     hidden = tap(_mid(net.mid_block, hidden, embedding, text))
     for block in net.up_blocks:
         for resnet, attention in _layers(block):
-            hidden = tap(_layer(resnet, attention, torch.cat([hidden, skips.pop()], dim=1), embedding, text))
+            joined = torch.cat([hidden, _as_many(skips.pop(), hidden)], dim=1)
+            hidden = tap(_layer(resnet, attention, joined, embedding, text))
         for upsampler in block.upsamplers or ():
             hidden = tap(upsampler(hidden))
     return hidden, tap.features
 
 
 def _mid(block: Any, hidden: Tensor, embedding: Tensor, text: Tensor | None) -> Tensor:
+    embedding = _as_many(embedding, hidden)
     hidden = block.resnets[0](hidden, embedding)
     for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
         hidden = attention(hidden, encoder_hidden_states=text, return_dict=False)[0]
@@ -182,8 +189,11 @@ class ColorGuider(UNet2DConditionModel):  # type: ignore[misc]
         embedding = _embedding(self, timestep, sample.dtype)
         hidden = self.conv_in_condition(torch.cat([sample, condition], dim=1))
         _, features = walk(self, hidden, embedding, None, None)
-        convs = [*self.brushnet_down_blocks, self.brushnet_mid_block, *self.brushnet_up_blocks]
-        return [conv(feature) for conv, feature in zip(convs, features, strict=True)]
+        return [conv(feature) for conv, feature in zip(self.zero_convs(), features, strict=True)]
+
+    def zero_convs(self) -> list[nn.Conv2d]:
+        """The convolutions by which the taps leave, in the order of `walk`."""
+        return [*self.brushnet_down_blocks, self.brushnet_mid_block, *self.brushnet_up_blocks]
 
 
 def _zero_conv(channels: int) -> nn.Conv2d:

@@ -1,0 +1,322 @@
+"""A folder of built engines: what `colorflow-export build-engines` made of a pack for one target (docs/engines.md).
+
+Each engine is made for one page size; a `ShapedEngine` stands for all engines of a graph and picks by what it is fed.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from colorflow_rt.engine.protocol import (
+    STATE,
+    Bindable,
+    BoundLoop,
+    Engine,
+    Preview,
+    Tensors,
+    TensorSpec,
+    check_feeds,
+)
+from colorflow_rt.errors import EngineError, PackError
+from colorflow_rt.files import file_sha256
+from colorflow_rt.pack_config import GRAPHS, PackConfig
+from colorflow_rt.records import read_toml, write_toml
+
+SCHEMA = 1
+MANIFEST = "engines.toml"
+TARGETS = ("onnx-cpu", "onnx-cuda", "tensorrt")
+PRECISIONS = {"fp16": "float16", "fp32": "float32"}
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """One engine. page: (W, H) in pixels, () for any; batch: 0 for any. variant: see `choose_variant`."""
+
+    graph: str
+    variant: str
+    page: tuple[int, ...]
+    batch: int
+    file: str
+    sha256: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    nodes: int
+    flops: int
+
+    def takes(self, feeds: Tensors) -> bool:
+        """Whether it is made for arrays of these shapes."""
+        return all(_fits(spec, feeds[spec.name].shape) for spec in self.inputs if spec.name in feeds)
+
+
+@dataclass(frozen=True)
+class EngineManifest:
+    """engines.toml. pack_weights: `weights_hash` of the pack; weights: SHA-256 of the files beside the graphs."""
+
+    schema: int
+    pack: str
+    pack_weights: str
+    target: str
+    precision: str
+    opset: int
+    weights: dict[str, str]
+    engines: tuple[EngineRecord, ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> "EngineManifest":
+        """EngineError if there is none, it is damaged, or it is of a newer schema."""
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise EngineError(f"{folder} holds no built engines: make them with colorflow-export build-engines")
+        try:
+            found = read_toml(cls, path.read_text(encoding="utf-8"))
+        except (PackError, OSError, UnicodeDecodeError) as error:
+            raise EngineError(f"{path} cannot be read ({error}): build the engines again") from error
+        if found.schema != SCHEMA:
+            raise EngineError(f"{path} has schema {found.schema}, expected {SCHEMA}: build the engines again")
+        return found
+
+    def to_toml(self) -> str:
+        """The text of engines.toml."""
+        return write_toml(self)
+
+
+def weights_hash(config: PackConfig) -> str:
+    """SHA-256, hexadecimal, of what a pack's engines are made from: weights, modules and the form of its model."""
+    files = sorted(item for item in config.files.items() if item[0].endswith(".safetensors"))
+    parts = [*map(repr, files), repr(config.model), repr(config.modules), config.pages.fusion_statistics]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+Loader = Callable[[EngineRecord], Engine]
+
+
+class EngineSet:
+    """The engines of a folder, as a source for `colorflow_rt.pack.Pack`: each is checked and loaded when first needed.
+
+    EngineError names the folder if it was built for another target or from other weights than this pack's.
+    """
+
+    _load: Loader
+
+    def __init__(self, folder: Path, config: PackConfig, target: str) -> None:
+        self.manifest = EngineManifest.read(folder)
+        self._folder, self._config = folder, config
+        self._verified: set[str] = set()
+        self._lock = threading.Lock()
+        if self.manifest.target != target:
+            raise EngineError(f"{folder} holds engines for {self.manifest.target}, not for {target}: give --engines")
+        if self.manifest.pack_weights != weights_hash(config):
+            raise EngineError(
+                f"the engines in {folder} were built from other weights than those of pack {config.name}: build them "
+                f"again with colorflow-export build-engines --pack {config.name} --target {target}"
+            )
+
+    def on(self, load: Loader) -> "EngineSet":
+        """Itself, with what loads one engine."""
+        self._load = load
+        return self
+
+    def load(self, graph: str) -> Engine:
+        """All engines of a graph as one; EngineError if there is none."""
+        records = [record for record in self.manifest.engines if record.graph == graph]
+        if not records:
+            raise EngineError(f"{self._folder} has no engine of {graph}: build the engines again")
+        specs = self._config.graphs[graph]
+        on_device = graph == "denoise_step" and self.manifest.target != "onnx-cpu"
+        kind = BoundShapedEngine if on_device else ShapedEngine
+        return kind(graph, (specs.inputs, specs.outputs), records, self.open)
+
+    def verify(self) -> None:
+        self._verified.clear()
+        for record in self.manifest.engines:
+            self._check(record)
+
+    def encoder_hashes(self) -> list[str]:
+        """Embeddings of engines of equal precision and weights can be compared, whatever machine made them."""
+        return [self.manifest.pack_weights, self.manifest.precision]
+
+    def open(self, record: EngineRecord) -> Engine:
+        """One engine, after its file and weights were checked."""
+        self._check(record)
+        return self._load(record)
+
+    def _check(self, record: EngineRecord) -> None:
+        with self._lock:
+            for name, expected in ((record.file, record.sha256), *self.manifest.weights.items()):
+                if name not in self._verified:
+                    _check_hash(self._folder / name, expected)
+                    self._verified.add(name)
+
+
+def _check_hash(path: Path, expected: str) -> None:
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        raise EngineError(f"{path} cannot be read ({error.strerror}): build the engines again") from error
+    if found != expected:
+        raise EngineError(f"{path} is damaged: its SHA-256 is {found}, not {expected}: build the engines again")
+
+
+class ShapedEngine:
+    """The engines of one graph behind the tensors that pack.toml documents: each call goes to the one made for it.
+
+    A batch that none was made for is computed one sample after another. EngineError names the page sizes there are.
+    """
+
+    def __init__(
+        self,
+        graph: str,
+        specs: tuple[Sequence[TensorSpec], Sequence[TensorSpec]],
+        records: Sequence[EngineRecord],
+        load: Loader,
+    ) -> None:
+        self.graph = graph
+        self.inputs, self.outputs = tuple(specs[0]), tuple(specs[1])
+        self._records, self._load = records, load
+        self._engines: dict[str, Engine] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, feeds: Tensors) -> dict[str, NDArray[Any]]:
+        check_feeds(self.graph, self.inputs, feeds)
+        variants = choose_variants(feeds.get("guidance_scale"))
+        record = self._find(feeds, variants)
+        if record is not None:
+            return self._run(record, feeds)
+        rows = [{name: array[i : i + 1] for name, array in feeds.items()} for i in range(_batch(feeds))]
+        found = [self._row(row) for row in rows]
+        return {spec.name: np.concatenate([row[spec.name] for row in found]) for spec in self.outputs}
+
+    def _row(self, row: Tensors) -> dict[str, NDArray[Any]]:
+        record = self._find(row, choose_variants(row.get("guidance_scale")))
+        if record is None:
+            raise EngineError(self._unknown(row))
+        return self._run(record, row)
+
+    def _find(self, feeds: Tensors, variants: Sequence[str]) -> EngineRecord | None:
+        fitting = [record for record in self._records if record.takes(feeds)]
+        order = {variant: i for i, variant in enumerate(variants)}
+        known = [record for record in fitting if record.variant in order]
+        return min(known, key=lambda record: order[record.variant], default=None)
+
+    def _run(self, record: EngineRecord, feeds: Tensors) -> dict[str, NDArray[Any]]:
+        return self._engine(record)({spec.name: feeds[spec.name] for spec in record.inputs})
+
+    def _engine(self, record: EngineRecord) -> Engine:
+        with self._lock:
+            if record.file not in self._engines:
+                self._engines[record.file] = self._load(record)
+            return self._engines[record.file]
+
+    def _unknown(self, feeds: Tensors) -> str:
+        pages = sorted({f"{record.page[0]}x{record.page[1]}" for record in self._records if record.page})
+        variants = sorted({record.variant for record in self._records if record.variant})
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items() if array.ndim > 2)
+        guided = f" with guidance {'/'.join(variants)}" if variants else ""
+        return (
+            f"no engine of {self.graph} was built for {shapes}: there are engines for pages of "
+            f"{', '.join(pages) or 'any size'}{guided}; choose --size, or build with --shape"
+        )
+
+
+class BoundShapedEngine(ShapedEngine):
+    """A `ShapedEngine` of denoise_step whose engines can keep the loop's state on their device (protocol Bindable)."""
+
+    @contextmanager
+    def bind(self, feeds: Tensors) -> Iterator["_ChosenLoop"]:
+        """The loop of one batch; EngineError, at the first step, where no engine was built for its shapes."""
+        with ExitStack() as stack:
+            yield _ChosenLoop(partial(self._bound, feeds, stack))
+
+    def _bound(self, feeds: Tensors, stack: ExitStack, settings: Tensors) -> tuple[EngineRecord, BoundLoop]:
+        record = self._find(feeds, choose_variants(settings.get("guidance_scale")))
+        if record is None:
+            raise EngineError(self._unknown(feeds))
+        engine = self._engine(record)
+        loop: AbstractContextManager[BoundLoop] = cast(Bindable, engine).bind(feeds)
+        return record, stack.enter_context(loop)
+
+
+class _ChosenLoop:
+    """A loop whose engine is chosen at the first step, when the guidance is known."""
+
+    def __init__(self, choose: Callable[[Tensors], tuple[EngineRecord, BoundLoop]]) -> None:
+        self._choose = choose
+        self._chosen: tuple[EngineRecord, BoundLoop] | None = None
+
+    def step(self, coefficients: Tensors) -> None:
+        record, loop = self._chosen = self._chosen or self._choose(coefficients)
+        if record.variant not in choose_variants(coefficients.get("guidance_scale")):
+            raise EngineError(f"the guidance scale changed during a loop on {record.file}, which has none")
+        loop.step({spec.name: coefficients[spec.name] for spec in record.inputs if spec.name not in STATE})
+
+    def join(self, row: int, feeds: Tensors) -> None:
+        self._started.join(row, feeds)
+
+    def preview(self) -> Preview:
+        return self._started.preview()
+
+    def x0(self) -> NDArray[np.float32]:
+        return self._started.x0()
+
+    @property
+    def _started(self) -> BoundLoop:
+        if self._chosen is None:
+            raise EngineError("a loop has nothing to show before its first step")
+        return self._chosen[1]
+
+
+def choose_variants(scale: NDArray[Any] | None) -> tuple[str, ...]:
+    """Variants of denoise_step that compute a batch with these guidance scales exactly, the cheapest first.
+
+    e = neg + g (pos - neg): at g = 1 only the prompt counts ("prompt"), at 0 only the negative one ("empty").
+    """
+    if scale is None:
+        return ("",)
+    cheap = {1.0: "prompt", 0.0: "empty"}
+    only = {float(value) for value in np.ravel(scale)}
+    first = cheap.get(only.pop()) if len(only) == 1 else None
+    return (first, "guided") if first else ("guided",)
+
+
+def _batch(feeds: Tensors) -> int:
+    return len(next(iter(feeds.values())))
+
+
+def _fits(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
+    if len(spec.shape) != len(shape):
+        return False
+    return all(isinstance(axis, str) or axis == length for axis, length in zip(spec.shape, shape, strict=True))
+
+
+def open_engines(folder: Path, config: PackConfig, target: str) -> EngineSet:
+    """The engines of a folder for this pack, on the backend of the target (EngineError, UnavailableError)."""
+    if target == "tensorrt":
+        from colorflow_rt.engine.tensorrt import TensorRTRuntime
+
+        found = EngineSet(folder, config, target)
+        return found.on(TensorRTRuntime(folder).load)
+    from colorflow_rt.engine.onnx import OnnxEngine
+
+    def on_cpu(record: EngineRecord) -> Engine:
+        return OnnxEngine(folder / record.file, record.graph, (record.inputs, record.outputs))
+
+    def on_cuda(record: EngineRecord) -> Engine:
+        from colorflow_rt.engine.onnx_bound import OnnxBoundEngine
+
+        return OnnxBoundEngine(folder / record.file, record.graph, (record.inputs, record.outputs), device="cuda")
+
+    return EngineSet(folder, config, target).on(on_cuda if target == "onnx-cuda" else on_cpu)
+
+
+def merge_records(engines: Mapping[str, EngineRecord], new: Sequence[EngineRecord]) -> tuple[EngineRecord, ...]:
+    """Those that were there and the new ones, which take the place of those of their file; in the order of use."""
+    merged = dict(engines) | {record.file: record for record in new}
+    return tuple(sorted(merged.values(), key=lambda r: (GRAPHS.index(r.graph), r.page, r.batch, r.variant)))
