@@ -27,6 +27,7 @@ class Slot:
 
     sample f32[C,h,w]: the noise at first. condition f32[K,h,w]. x0_prev1, x0_prev2 f32[C,h,w]: the last two
     predictions of the picture. They start as zeros: their coefficients are then zero, but NaN times 0 is NaN.
+    guidance_steps: guidance is left out (its scale is 1) from this step on; None: in no step.
     """
 
     sample: Floats
@@ -34,6 +35,7 @@ class Slot:
     schedule: Schedule
     guidance_scale: float = 1.0
     step: int = 0
+    guidance_steps: int | None = None
     x0_prev1: Floats = field(init=False)
     x0_prev2: Floats = field(init=False)
 
@@ -46,6 +48,7 @@ class Slot:
 
     def feeds(self) -> dict[str, NDArray[Any]]:
         """This slot's row of every input that a denoise_step graph may have."""
+        guided = self.guidance_steps is None or self.step < self.guidance_steps
         coefficients = {
             "predictor": self.schedule.predictor[self.step].astype(np.float32),
             "denoiser": self.schedule.denoiser[self.step].astype(np.float32),
@@ -57,7 +60,7 @@ class Slot:
             "x0_prev2": self.x0_prev2,
             "condition": self.condition,
             "timestep": self.schedule.timesteps[self.step],
-            "guidance_scale": np.asarray(self.guidance_scale, dtype=np.float32),
+            "guidance_scale": np.asarray(self.guidance_scale if guided else 1.0, dtype=np.float32),
         }
 
     def move(self, sample_next: Floats, x0: Floats) -> None:

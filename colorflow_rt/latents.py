@@ -82,6 +82,17 @@ def condition(
     return np.concatenate([part for part in parts if part is not None], axis=1, dtype=np.float32)
 
 
+def around_centre(latents: Floats, margin: int, factor: int) -> tuple[Floats, int]:
+    """Of canvas latents f32[C, h, w] the page's in the centre and at least `margin` pixels around it.
+
+    Returns them, f32[C, h/2 + 2m, w/2 + 2m], and m in pixels: a whole number of latents, at most what there is.
+    """
+    _, h, w = latents.shape
+    m = min(-(-margin // factor), h // 4, w // 4)
+    rows, columns = slice(h // 4 - m, h // 4 + h // 2 + m), slice(w // 4 - m, w // 4 + w // 2 + m)
+    return np.ascontiguousarray(latents[:, rows, columns]), m * factor
+
+
 def initial_noise(seed: int, shape: tuple[int, ...]) -> Floats:
     """Standard normal f32 noise from `np.random.Generator(np.random.Philox(seed))`, drawn in C order.
 

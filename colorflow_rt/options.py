@@ -10,6 +10,7 @@ from colorflow_rt.errors import OptionError, check_choice
 from colorflow_rt.upscale import LUMINANCES
 
 MAX_STEPS = 1000
+MAX_MARGIN = 4096  # pixels
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class ColorizeOptions:
 
     steps: denoising steps, 1 to 1000; None takes the pack's default.
     guidance_scale: classifier-free guidance, 0 to 50; None takes the pack's default, 1.0 leaves it out.
+    guidance_steps: guidance in the first so many steps only; None: in all. Faster, and another picture.
+    decode_margin: decode only the page and so many pixels around it, not the whole canvas; None: all of it, exactly.
     seed: of the initial noise, 0 to 2**64 - 1. The same seed, page, references and pack give the same bytes.
     style: what the page looks like; "auto" detects it (`context.detect_style` states the rule).
     fit: "pad" loses nothing of the page and colours long strips in windows; "crop" is the authors' demo.
@@ -46,6 +49,8 @@ class ColorizeOptions:
     banned: tuple[str, ...] = ()
     preview_every: int = 0
     size: tuple[int, int] | None = None
+    guidance_steps: int | None = None
+    decode_margin: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("style", self.style, ("auto", *STYLES))
@@ -56,6 +61,10 @@ class ColorizeOptions:
             _whole("steps", self.steps, 1, MAX_STEPS)
         if self.guidance_scale is not None:
             _real("guidance_scale", self.guidance_scale, 0.0, 50.0)
+        if self.guidance_steps is not None:
+            _whole("guidance_steps", self.guidance_steps, 0, MAX_STEPS)
+        if self.decode_margin is not None:
+            _whole("decode_margin", self.decode_margin, 0, MAX_MARGIN)
         _whole("seed", self.seed, 0, 2**64 - 1)
         _real("saturation", self.saturation, 0.0, 2.0)
         _whole("preview_every", self.preview_every, 0, MAX_STEPS)

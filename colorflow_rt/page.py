@@ -137,7 +137,8 @@ class PageRun:
             condition = self._condition(canvas)
         shape = (1, self.pack.config.model.latent_channels, *condition.shape[-2:])
         noise = lat.initial_noise(job.options.seed, shape)
-        slot = Slot(noise[0], condition[0], job.schedule, job.guidance_scale)
+        guidance = {"guidance_scale": job.guidance_scale, "guidance_steps": job.options.guidance_steps}
+        slot = Slot(noise[0], condition[0], job.schedule, **guidance)
         return Window(number, rgb, placement, canvas, found, slot)
 
     def preview(self, window: Window, x0: Floats) -> Bytes:
@@ -194,9 +195,17 @@ class PageRun:
         return self.pack.engine("vae_encoder")({"image": lat.to_model(canvas[np.newaxis])})["latents"]
 
     def _decode(self, latents: Floats) -> Bytes:
-        """u8[H,W,3] of f32[C,h,w]: the centre. The whole canvas is decoded: the decoder's attention sees all of it."""
-        image = self.pack.engine("vae_decoder")({"latents": latents[np.newaxis]})["image"]
-        return centre(lat.from_model(image)[0])
+        """u8[H,W,3] of f32[C,h,w]: the centre. The whole canvas is decoded: the decoder's attention sees all of it.
+
+        With `decode_margin` only the centre and so many pixels around it, which costs less and changes the picture.
+        """
+        margin = self._job.options.decode_margin
+        if margin is not None:
+            latents, border = lat.around_centre(latents, margin, self.pack.config.model.vae_factor)
+        image = lat.from_model(self.pack.engine("vae_decoder")({"latents": latents[np.newaxis]})["image"])[0]
+        if margin is None:
+            return centre(image)
+        return np.ascontiguousarray(image[border : len(image) - border, border : image.shape[1] - border])
 
     def _super_resolve(self, color: Bytes, rgb: Bytes) -> Bytes:
         """u8[1.5H,1.5W,3]; the guide is fitted from the original, which has the detail."""

@@ -29,10 +29,15 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--out", metavar="DIR", required=True, type=FOLDER, help="Folder for the results.")
 @pack_option
 @server_options
+@click.option("--engine", default="auto", metavar="auto|onnx-cpu|onnx-cuda|tensorrt", help="What computes; see docs.")
+@click.option("--engines", type=click.Path(exists=True, path_type=Path), metavar="DIR", help="Of build-engines --out.")
 @click.option("--steps", type=int, help="Denoising steps; default: the pack's.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the noise; the same seed, the same bytes.")
 @click.option("--guidance", type=float, metavar="G", help="Classifier-free guidance; default: the pack's.")
+@click.option("--guidance-steps", type=int, metavar="K", help="Guidance in the first K steps only: faster, not exact.")
+@click.option("--decode-margin", type=int, metavar="PX", help="Decode the page and PX around it: faster, not exact.")
 @click.option("--style", default="auto", metavar="auto|gray|screentone|lineart", help="What the pages look like.")
+@click.option("--context", default="auto", metavar="auto|page|blend", help="The page as the model sees it.")
 @click.option("--fit", default="pad", metavar="pad|crop", help="pad loses nothing of a page; crop: the authors' demo.")
 @click.option("--luminance", default="auto", metavar="auto|page|lines|model", help="Whose light and dark are kept.")
 @click.option("--saturation", type=float, default=1.0, metavar="S", help="Factor on the colours, 0 to 2.")
@@ -76,6 +81,7 @@ def _colorize(inputs: Sequence[Path], refs: Path | None, set_name: str | None, o
     from colorflow_rt.cli.report import print_summary, write_report, write_sheets
     from colorflow_rt.errors import Cancelled
     from colorflow_rt.jobs import JobFolder, list_pages
+    from colorflow_rt.pack import open_pack
 
     started = time.perf_counter()
     options, pages = _options(given), list_pages(inputs)
@@ -127,9 +133,12 @@ def _options(given: dict[str, Any]) -> ColorizeOptions:
     return ColorizeOptions(
         steps=given["steps"],
         guidance_scale=given["guidance"],
+        guidance_steps=given["guidance_steps"],
+        decode_margin=given["decode_margin"],
         seed=given["seed"],
         style=given["style"],
         fit=given["fit"],
+        context=given["context"],
         luminance=given["luminance"],
         saturation=given["saturation"],
         chroma_layer=given["chroma_layer"],

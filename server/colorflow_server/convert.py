@@ -69,6 +69,8 @@ def options(message: pb.ColorizeOptions) -> ColorizeOptions:
         banned=tuple(message.banned),
         preview_every=message.preview_every,
         size=size,
+        guidance_steps=message.guidance_steps if message.HasField("guidance_steps") else None,
+        decode_margin=message.decode_margin if message.HasField("decode_margin") else None,
     )
 
 

@@ -110,6 +110,8 @@ def options(given: ColorizeOptions) -> pb.ColorizeOptions:
         banned=given.banned,
         preview_every=given.preview_every,
         size=size,
+        guidance_steps=given.guidance_steps,
+        decode_margin=given.decode_margin,
     )
 
 
