@@ -72,24 +72,31 @@ async def overload(clients: Clients, together: int, seconds: float) -> dict[str,
 
 
 def mismatches(before: dict[str, float], after: dict[str, float], calls: list[Call]) -> dict[str, Any]:
-    """Where the server's counts of calls and pages differ from the clients'. LOST calls are counted apart.
+    """Where the server's counts of calls by status differ from the clients'.
 
-    Of calls that a client left itself (CANCELLED, LOST) the server may have sent another status before it knew.
+    Calls that a client left itself have a status on the server that it never saw: they explain so many more there.
     """
-    counted: Counter[str] = Counter()
+    server = counted(before, after)
+    own = Counter(call.code for call in calls if not left(call))
+    gone = sum(left(call) for call in calls)
+    different = {code: server[code] - own[code] for code in own if server[code] < own[code]}
+    if (more := server.total() - own.total()) > gone:
+        different["more than calls"] = more - gone
+    return {"different": different, "left_by_client": gone, "server": dict(server), "clients": dict(own)}
+
+
+def counted(before: dict[str, float], after: dict[str, float]) -> Counter[str]:
+    """Calls by status that the server has counted between two looks at its metrics."""
+    found: Counter[str] = Counter()
     for name, value in after.items():
         if name.startswith("colorflow_requests_total") and (grown := int(value - before.get(name, 0.0))):
-            counted[name.partition('code="')[2].partition('"')[0]] += grown
-    own = Counter(call.code for call in calls)
-    surely = {code for code in own | counted if code not in ("CANCELLED", "LOST")}
-    left = own["CANCELLED"] + own["LOST"]
-    extra = {code: counted[code] - own[code] for code in surely if counted[code] != own[code]}
-    return {
-        "different": extra,
-        "left_by_client": left,
-        "server_cancelled": counted["CANCELLED"],
-        "server": dict(counted),
-    }
+            found[name.partition('code="')[2].partition('"')[0]] += grown
+    return found
+
+
+def left(call: Call) -> bool:
+    """The client went before it had a status of the server's."""
+    return call.code in ("LOST", "CANCELLED") or call.kind == "vanish"
 
 
 def picture(found: dict[str, Any], path: Path) -> None:

@@ -15,13 +15,12 @@ import json
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from campaign import load, save
-from load import mismatches, report
+from load import counted, left, report
 from loadgen import Call, Clients, Plan, closed_loop
 from scipy.stats import t as student
 from serverprocess import ServerProcess
@@ -45,17 +44,25 @@ async def soak(minutes: float, leak_kib: int, together: int, seed: int) -> dict[
             await clients.close()
             await asyncio.sleep(2)
             after = server.metrics()
-            counts = mismatches(before, after, clients.calls) | reconciled(clients.calls, server)
+            counts = reconciled(before, after, clients.calls, server)
     held = {name: after[f"colorflow_{name}"] for name in ("num_slots_used", "num_pages_running", "num_pages_waiting")}
     found = report(clients.calls, seconds)
     return {"minutes": minutes, "leak_kib": leak_kib, **slope(samples), "held": held, "counts": counts, "load": found}
 
 
-def reconciled(calls: list[Call], server: ServerProcess) -> dict[str, int]:
-    """Calls that their client left: all that reached the server are in its log once, with a status."""
-    logged = Counter(line["request_id"] for line in server.lines() if line["event"] == "call")
-    left = [call.id for call in calls if call.code in ("LOST", "CANCELLED")]
-    return {"left_and_logged": sum(logged[id] == 1 for id in left), "logged_twice": sum(logged[id] > 1 for id in left)}
+def reconciled(before: Any, after: Any, calls: list[Call], server: ServerProcess) -> dict[str, Any]:
+    """The server's count of calls by status, less what its log has of calls that clients left, less the clients' own.
+
+    different: what is left over, which is nothing where both sides agree on every call.
+    """
+    logged = {line["request_id"]: line["code"] for line in server.lines() if line["event"] == "call"}
+    gone = [call for call in calls if left(call)]
+    rest = counted(before, after)
+    rest.subtract(logged[call.id] for call in gone if call.id in logged)
+    rest.subtract(call.code for call in calls if not left(call))
+    wrong = [call.id for call in calls if not left(call) and logged.get(call.id) != call.code]
+    different = {code: count for code, count in rest.items() if count}
+    return {"different": different, "left_by_client": len(gone), "wrong_in_log": len(wrong), "calls": len(calls)}
 
 
 async def _watch(server: ServerProcess, clients: Clients, samples: list[tuple[float, float]]) -> None:
@@ -96,8 +103,11 @@ def main() -> int:
     detected = found["control"]["lower_kib"] > 0
     small = found["soak"]["upper_kib"] < 0.1 * found["control"]["slope_kib"]
     held = any(value for name in ("control", "soak") for value in found[name]["held"].values())
-    print(f"leak detected: {detected}; upper bound under a tenth of it: {small}; something held: {held}")
-    return int(not detected or not small or held)
+    wrong = any(
+        found[name]["counts"]["different"] or found[name]["counts"]["wrong_in_log"] for name in ("control", "soak")
+    )
+    print(f"leak detected: {detected}; upper bound under a tenth of it: {small}; held: {held}; counts differ: {wrong}")
+    return int(not detected or not small or held or wrong)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ DETAILS = "grpc-status-details-bin"
 OURS = "/colorflow.v1.Colorizer/"
 OPEN_TO_ALL = ("/grpc.health.v1.Health/",)  # probes bear no token
 Handler = Callable[[Any, Any], Awaitable[Any]]
+Decode = Callable[[bytes], Any]
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _ID = re.compile(r"[!-~]{1,128}")
 
@@ -66,12 +67,15 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def _wrapped(self, handler: Any, method: str) -> Any:
         behaviour, kind = behaviour_of(handler)
 
+        decode = None if handler.request_streaming else handler.request_deserializer
+
         async def around(request: Any, context: Any) -> Any:
-            return await self._run(method, behaviour, request, context)
+            return await self._run(method, behaviour, request, context, decode)
 
-        return kind(around, handler.request_deserializer, handler.response_serializer)
+        # Bytes that are no message: grpc would end a unary call itself, with UNKNOWN and uncounted.
+        return kind(around, None if decode else handler.request_deserializer, handler.response_serializer)
 
-    async def _run(self, method: str, handler: Handler, request: Any, context: Any) -> Any:
+    async def _run(self, method: str, handler: Handler, request: Any, context: Any, decode: Decode | None) -> Any:
         call = self._begin(method, context)
         name, code = method.removeprefix(OURS), "UNKNOWN"
         open_calls = self._metrics.open_calls.labels(name)
@@ -79,7 +83,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         try:
             with self._tracer.call(name, call.id, context.invocation_metadata()):
                 self._authenticate(call, context)
-                response = await handler(request, context)
+                response = await handler(decode(request) if decode else request, context)
             code = "OK"
             self._count(call, name, code)
             return response

@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2 as codes
 from google.rpc.error_details_pb2 import BadRequest, ResourceInfo, RetryInfo
 from google.rpc.status_pb2 import Status
@@ -89,6 +89,9 @@ def status_of(error: Exception) -> Status | None:
             return make_status(codes.DEADLINE_EXCEEDED, str(error) or "the page's deadline has passed")
         case ColorflowError():
             return _of_runtime(error)
+        case DecodeError():
+            message = "the request is no message of this protocol: make clients from proto/colorflow/v1/colorflow.proto"
+            return make_status(codes.INVALID_ARGUMENT, message, _bad_request("request", message))
         case MemoryError():
             return make_status(codes.RESOURCE_EXHAUSTED, "the server is out of memory: try again", retry_info(5.0))
     return None
