@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from server_tools import png, running
 
-from colorflow_rt import Colorizer, ColorizeOptions
+from colorflow_rt import ColorizeOptions, Colorizer
 from colorflow_rt.pixels import read_picture
 
 FOLDER = Path(__file__).parent.parent / "examples" / "node"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from cli_tools import check_example, examples, fake_pack_for_every_name, fenced
+from server_tools import running
 
 from colorflow_rt.comics import DEMO_SEED, chapter_seed, make_chapter
 from colorflow_rt.pack import installed_packs
@@ -14,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 SIZE = (128, 192)
 SHELL = ("", "sh", "bash", "shell")
+SERVED = "127.0.0.1:50051"
 
 
 @pytest.fixture
@@ -32,7 +34,14 @@ def chapter_of_the_reader(tmp_path, monkeypatch):
         write_png(f"colour/{number:03d}.png", chapter.reference(number, SIZE))
 
 
-def test_every_command_and_every_line_of_python_runs(chapter_of_the_reader):
+@pytest.fixture
+def server(chapter_of_the_reader):
+    """The address of a server such as `make serve` starts, but on the fake engine."""
+    with running() as found:
+        yield found.address
+
+
+def test_every_command_and_every_line_of_python_runs(chapter_of_the_reader, server):
     ran = []
     for language, block in fenced(README):
         if language == "console":
@@ -40,11 +49,20 @@ def test_every_command_and_every_line_of_python_runs(chapter_of_the_reader):
                 check_example(command, expected or None)
                 ran.append(command.split()[1])
         elif language == "python":
-            exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
-            ran.append("python")
-    assert {"colorize", "refs", "doctor", "python"} <= set(ran)
+            exec(compile(block.replace(SERVED, server), "README.md", "exec"), {"__name__": "__main__"})
+            ran.append("client" if SERVED in block else "python")
+    assert {"colorize", "refs", "doctor", "python", "client"} <= set(ran)
+    assert read_picture("served-1.png").size == read_picture("served-2.png").size == SIZE
     for page in ("001.png", "002.png"):
         assert read_picture(Path("coloured") / page).size == SIZE
+
+
+def test_the_server_is_where_the_client_looks():
+    host, _, port = SERVED.partition(":")
+    makefile = (ROOT / "Makefile").read_text()
+    assert f"--host {host} --port {port}" in makefile and SERVED in README
+    (client,) = [block for language, block in fenced(README) if language == "python" and SERVED in block]
+    assert len(client.splitlines()) == 5
 
 
 def test_nothing_else_is_shown_as_code():
