@@ -6,9 +6,8 @@ Each engine is made for one page size; a `ShapedEngine` stands for all engines o
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colorflow_rt.engine.protocol import (
-    STATE,
     Bindable,
     BoundLoop,
     Engine,
@@ -110,7 +108,7 @@ class EngineSet:
         self.manifest = EngineManifest.read(folder)
         self._folder, self._config = folder, config
         self._verified: set[str] = set()
-        self._lock = threading.Lock()
+        self._lock, self._turns = threading.Lock(), threading.RLock()
         if self.manifest.target != target:
             raise EngineError(f"{folder} holds engines for {self.manifest.target}, not for {target}: give --engines")
         if self.manifest.pack_weights != weights_hash(config):
@@ -132,7 +130,8 @@ class EngineSet:
         specs = self._config.graphs[graph]
         on_device = graph == "denoise_step" and self.manifest.target != "onnx-cpu"
         kind = BoundShapedEngine if on_device else ShapedEngine
-        return kind(graph, (specs.inputs, specs.outputs), records, self.open)
+        turns = self._turns if self.manifest.target == "onnx-cuda" else None
+        return kind(graph, (specs.inputs, specs.outputs), records, self.open, turns)
 
     def verify(self) -> None:
         self._verified.clear()
@@ -168,7 +167,8 @@ def _check_hash(path: Path, expected: str) -> None:
 class ShapedEngine:
     """The engines of one graph behind the tensors that pack.toml documents: each call goes to the one made for it.
 
-    A batch that none was made for is computed one sample after another. EngineError names the page sizes there are.
+    A batch that none was made for is computed one sample after another. turns: held during a call, where engines are
+    not safe for several threads. EngineError names the page sizes there are.
     """
 
     def __init__(
@@ -177,10 +177,12 @@ class ShapedEngine:
         specs: tuple[Sequence[TensorSpec], Sequence[TensorSpec]],
         records: Sequence[EngineRecord],
         load: Loader,
+        turns: AbstractContextManager[Any] | None = None,
     ) -> None:
         self.graph = graph
         self.inputs, self.outputs = tuple(specs[0]), tuple(specs[1])
         self._records, self._load = records, load
+        self._turns = turns or nullcontext()
         self._engines: dict[str, Engine] = {}
         self._lock = threading.Lock()
 
@@ -207,7 +209,9 @@ class ShapedEngine:
         return min(known, key=lambda record: order[record.variant], default=None)
 
     def _run(self, record: EngineRecord, feeds: Tensors) -> dict[str, NDArray[Any]]:
-        return self._engine(record)({spec.name: feeds[spec.name] for spec in record.inputs})
+        engine = self._engine(record)
+        with self._turns:
+            return engine({spec.name: feeds[spec.name] for spec in record.inputs})
 
     def _engine(self, record: EngineRecord) -> Engine:
         with self._lock:
@@ -229,48 +233,40 @@ class ShapedEngine:
 class BoundShapedEngine(ShapedEngine):
     """A `ShapedEngine` of denoise_step whose engines can keep the loop's state on their device (protocol Bindable)."""
 
-    @contextmanager
-    def bind(self, feeds: Tensors) -> Iterator["_ChosenLoop"]:
-        """The loop of one batch; EngineError, at the first step, where no engine was built for its shapes."""
-        with ExitStack() as stack:
-            yield _ChosenLoop(partial(self._bound, feeds, stack))
-
-    def _bound(self, feeds: Tensors, stack: ExitStack, settings: Tensors) -> tuple[EngineRecord, BoundLoop]:
-        record = self._find(feeds, choose_variants(settings.get("guidance_scale")))
+    def bind(self, feeds: Tensors) -> AbstractContextManager[BoundLoop] | None:
+        """The loop of one batch on the engine that its first feeds need; None where no engine was built for them."""
+        record = self._find(feeds, choose_variants(feeds.get("guidance_scale")))
         if record is None:
-            raise EngineError(self._unknown(feeds))
-        engine = self._engine(record)
-        loop: AbstractContextManager[BoundLoop] = cast(Bindable, engine).bind(feeds)
-        return record, stack.enter_context(loop)
+            return None
+        bound = cast(Bindable, self._engine(record)).bind({spec.name: feeds[spec.name] for spec in record.inputs})
+        return None if bound is None else _on(record, bound)
 
 
-class _ChosenLoop:
-    """A loop whose engine is chosen at the first step, when the guidance is known."""
+@contextmanager
+def _on(record: EngineRecord, bound: AbstractContextManager[BoundLoop]) -> Iterator[BoundLoop]:
+    with bound as loop:
+        yield _LoopOn(record, loop)
 
-    def __init__(self, choose: Callable[[Tensors], tuple[EngineRecord, BoundLoop]]) -> None:
-        self._choose = choose
-        self._chosen: tuple[EngineRecord, BoundLoop] | None = None
 
-    def step(self, coefficients: Tensors) -> None:
-        record, loop = self._chosen = self._chosen or self._choose(coefficients)
-        if record.variant not in choose_variants(coefficients.get("guidance_scale")):
-            raise EngineError(f"the guidance scale changed during a loop on {record.file}, which has none")
-        loop.step({spec.name: coefficients[spec.name] for spec in record.inputs if spec.name not in STATE})
+class _LoopOn:
+    """A loop on one engine, which is told no more than it takes."""
+
+    def __init__(self, record: EngineRecord, loop: BoundLoop) -> None:
+        self._record, self._loop = record, loop
+
+    def step(self, feeds: Tensors) -> None:
+        if self._record.variant not in choose_variants(feeds.get("guidance_scale")):
+            raise EngineError(f"the guidance scale changed during a loop on {self._record.file}, which has none")
+        self._loop.step({spec.name: feeds[spec.name] for spec in self._record.inputs})
 
     def join(self, row: int, feeds: Tensors) -> None:
-        self._started.join(row, feeds)
+        self._loop.join(row, feeds)
 
     def preview(self) -> Preview:
-        return self._started.preview()
+        return self._loop.preview()
 
     def x0(self) -> NDArray[np.float32]:
-        return self._started.x0()
-
-    @property
-    def _started(self) -> BoundLoop:
-        if self._chosen is None:
-            raise EngineError("a loop has nothing to show before its first step")
-        return self._chosen[1]
+        return self._loop.x0()
 
 
 def choose_variants(scale: NDArray[Any] | None) -> tuple[str, ...]:

@@ -149,7 +149,7 @@ def test_the_prompts_are_those_of_the_text_encoder(tmp_path: Path) -> None:
     negative = model(torch.tensor([ids])).last_hidden_state[0]
     assert torch.allclose(found["text.negative_prompt_embeds"], negative, atol=1e-6)
     shutil.rmtree(sd15 / "tokenizer")
-    with pytest.raises(PackError, match="has no tokenizer/, which makes the .* get it, or give --text"):
+    with pytest.raises(PackError, match=r"has no tokenizer/, which makes the .* get it, or give --text"):
         prompt_embeddings(sd15, None)
 
 

@@ -150,3 +150,12 @@ def test_shapes_that_do_not_fit_are_named_by_the_engine() -> None:
     noise, condition = inputs_of(1)
     with pytest.raises(EngineError, match="denoise_step takes condition"):
         denoise(Network(), noise, condition[:, :, :2], schedule_of(1))
+
+
+def test_guidance_in_the_first_steps_only() -> None:
+    engine = Network(text=True)
+    noise, condition = inputs_of(1)
+    slot = Slot(noise[0], condition[0], schedule_of(4), 7.5, guidance_steps=2)
+    for _ in range(4):
+        advance(engine, [slot])
+    assert [float(call["guidance_scale"][0]) for call in engine.calls] == [7.5, 7.5, 1.0, 1.0]

@@ -134,3 +134,15 @@ def test_noise_is_the_stated_generator_s_and_stays_so() -> None:
 def test_negative_seed_is_refused() -> None:
     with pytest.raises(OptionError, match="seed is -1, expected 0 or more"):
         latents.initial_noise(-1, (2,))
+
+
+@pytest.mark.parametrize(
+    ("margin", "size", "border"), [(0, (6, 8), 0), (1, (8, 10), 4), (8, (10, 12), 8), (99, (12, 14), 12)]
+)
+def test_around_the_centre(margin: int, size: tuple[int, int], border: int) -> None:
+    """Whole latents, as many as the margin asks for and as there are on every side."""
+    canvas = np.arange(3 * 12 * 16, dtype=np.float32).reshape(3, 12, 16)
+    found, pixels = latents.around_centre(canvas, margin, 4)
+    assert (found.shape, pixels) == ((3, *size), border)
+    m = border // 4
+    np.testing.assert_array_equal(found[:, m : m + 6, m : m + 8], canvas[:, 3:9, 4:12])

@@ -19,6 +19,8 @@ from colorflow_rt.options import ColorizeOptions
         ("guidance_scale", -1, "0 to 50"),
         ("guidance_scale", float("nan"), "0 to 50"),
         ("guidance_scale", "7", "0 to 50"),
+        ("guidance_steps", -1, "0 to 1000"),
+        ("decode_margin", 1.5, "0 to 4096"),
         ("seed", -1, "0 to 18446744073709551615"),
         ("saturation", 2.5, "0 to 2"),
         ("preview_every", -1, "0 to 1000"),

@@ -70,6 +70,8 @@ def colorize(
         raise click.UsageError("--out is the folder of the references: choose another folder for results")
     if given["server"] is None and (extra := [name for name in SERVER_OPTIONS[1:] if given[name] is not None]):
         raise click.UsageError(f"--{extra[0].replace('_', '-')} is about a server: give --server HOST:PORT with it")
+    if given["server"] is not None and (given["engine"], given["engines"]) != ("auto", None):
+        raise click.UsageError("--engine and --engines are about this machine: leave them out with --server")
     report = given["report"]
     if report is not None and not report.parent.is_dir():
         raise click.UsageError(f"--json {report}: there is no folder {report.parent}")
@@ -81,7 +83,6 @@ def _colorize(inputs: Sequence[Path], refs: Path | None, set_name: str | None, o
     from colorflow_rt.cli.report import print_summary, write_report, write_sheets
     from colorflow_rt.errors import Cancelled
     from colorflow_rt.jobs import JobFolder, list_pages
-    from colorflow_rt.pack import open_pack
 
     started = time.perf_counter()
     options, pages = _options(given), list_pages(inputs)
@@ -110,6 +111,7 @@ def _colorize(inputs: Sequence[Path], refs: Path | None, set_name: str | None, o
 
 def _open(stack: ExitStack, given: dict[str, Any], refs: Path | None, set_name: str | None) -> tuple[Painter, Pool]:
     """What colours, and the references: here or on a server."""
+    from colorflow_rt.pack import open_pack
     from colorflow_rt.pipeline import Colorizer
     from colorflow_rt.pixels import Limits
     from colorflow_rt.pool import open_references
@@ -117,7 +119,7 @@ def _open(stack: ExitStack, given: dict[str, Any], refs: Path | None, set_name: 
 
     limits = Limits(max_pixels=given["max_pixels"])
     if given["server"] is None:
-        colorizer = Colorizer(given["pack"], limits=limits)
+        colorizer = Colorizer(open_pack(given["pack"], given["engine"], given["engines"]), limits=limits)
         return colorizer, ReferenceSet.open(set_name) if set_name else colorizer.references(refs)
     try:
         from colorflow_server.remote import connect
