@@ -35,6 +35,12 @@ reliability: .venv-dev/ready
 	$(DEV)/python benchmarks/reliability_refs.py --sweep --json .reliability/refs-sweep.json
 	$(DEV)/python benchmarks/reliability_refs_add.py --kills 200 --json .reliability/refs-add.json
 	$(DEV)/python benchmarks/reliability_colorize.py --kills 200 --json .reliability/colorize.json
+	$(DEV)/python benchmarks/reliability_cancels.py --cancels 10000 --json .reliability/cancels.json
+	$(DEV)/python benchmarks/reliability_serving.py drain --rounds 20 --json .reliability/drain.json
+	$(DEV)/python benchmarks/reliability_serving.py kill --rounds 200 --json .reliability/kill.json
+	$(DEV)/python benchmarks/reliability_serving.py fuzz --rounds 20000 --json .reliability/fuzz.json
+	$(DEV)/python benchmarks/reliability_overload.py --json .reliability/overload.json
+	$(DEV)/python benchmarks/reliability_soak.py --minutes 30 --json .reliability/soak.json
 
 .venv/ready: pyproject.toml constraints.txt | compiler
 	$(PYTHON) -m venv .venv

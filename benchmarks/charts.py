@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from colorflow_rt.files import atomic_path
 
-COLORS = ("#0b6fb8", "#d1711c", "#3b8f4a", "#8a4fa3", "#777777")
+COLORS = ("#0b6fb8", "#d1711c", "#3b8f4a", "#8a4fa3", "#777777", "#c23b4e", "#b59a00", "#17a3a3")
 SCALE = 2  # drawn so much larger than its units, for sharp letters
 WIDTH, HEIGHT = 330, 230
 LEFT, TOP, RIGHT, BOTTOM = 56, 30, 10, 40
@@ -30,20 +30,31 @@ class Panel:
 def draw(path: Path, panels: Sequence[Sequence[Panel]]) -> None:
     """Write a PNG: rows of panels, and a legend below."""
     names = list(dict.fromkeys(name for row in panels for panel in row for name in panel.lines))
-    colors = dict(zip(names, COLORS, strict=False))
-    size = WIDTH * max(len(row) for row in panels), HEIGHT * len(panels) + 26
-    image = Image.new("RGB", (size[0] * SCALE, size[1] * SCALE), "white")
+    colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(names)}
+    width, height = WIDTH * max(len(row) for row in panels), HEIGHT * len(panels)
+    places = _legend(names, width)
+    image = Image.new("RGB", (width * SCALE, (height + 10 + places[-1][1]) * SCALE), "white")
     pen = _Pen(ImageDraw.Draw(image))
     for i, row in enumerate(panels):
         for j, panel in enumerate(row):
             _panel(pen, panel, (j * WIDTH, i * HEIGHT), colors)
-    left = LEFT
-    for name, color in colors.items():
-        pen.line([(left, size[1] - 12), (left + 24, size[1] - 12)], color, 2)
-        pen.text((left + 30, size[1] - 12), name, "lm")
-        left += 60 + 7 * len(name)
+    for name, (left, down) in zip(names, places, strict=True):
+        pen.line([(left, height + down), (left + 24, height + down)], colors[name], 2)
+        pen.text((left + 30, height + down), name, "lm")
     with atomic_path(path) as temporary:
         image.save(temporary, "PNG", optimize=True)
+
+
+def _legend(names: Sequence[str], width: int) -> list[tuple[int, int]]:
+    """Where each name goes, from the left and below the panels, in as many rows as are needed."""
+    places, left, down = [], LEFT, 10
+    for name in names:
+        room = 60 + 7 * len(name)
+        if left + room > width and left > LEFT:
+            left, down = LEFT, down + 18
+        places.append((left, down))
+        left += room
+    return places
 
 
 class _Pen:
