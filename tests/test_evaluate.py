@@ -156,9 +156,13 @@ def test_a_run_goes_on_where_it_was_stopped(bench, tmp_path, monkeypatch):
         assert again[part] == whole[part]
     evaluate(bench, options, rows)
     assert len(measured) == 2
-    monkeypatch.setattr(run_module, "VERSION", 1000)
+    monkeypatch.setattr(run_module, "CODE", run_module.CODE[1:])  # as if a stage had been written anew
     evaluate(bench, options, rows)
     assert len(measured) == 6
+
+
+def test_rows_depend_on_code_that_is_there():
+    assert all(run_module._code())
 
 
 def test_a_changed_page_is_measured_again(bench, tmp_path):

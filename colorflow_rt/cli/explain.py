@@ -55,7 +55,8 @@ def explain(page: Path, refs: Path, at: tuple[int, int], out: Path, pack: str, s
     from colorflow_rt.pipeline import Colorizer
     from colorflow_rt.pixels import write_png
 
-    colorizer = Colorizer(open_pack(installed_packs().get(pack, pack)))
+    # Of the pack's own graphs: those of built engines cannot be looked into.
+    colorizer = Colorizer(open_pack(installed_packs().get(pack, pack), "onnx-cpu"))
     found = ask(colorizer, page, refs, at, ColorizeOptions(steps=steps, seed=seed))
     write_png(out, heat_map(found))
     _print(found, out)

@@ -23,7 +23,11 @@ from colorflow_rt.pipeline import DEFAULT_OPTIONS, Colorizer
 from colorflow_rt.pixels import U8
 from colorflow_rt.pool import PatchEncoder
 
-VERSION = 1  # raised whenever a figure of a page is computed in another way: rows of before are measured again
+# What makes a page's picture or its figures, beside the pack: where it changes, rows of before are measured again.
+CODE = (
+    *("canvas", "context", "denoise", "guided", "latents", "linework", "metrics", "options", "page", "pixels", "pool"),
+    *("retrieval", "schedule", "screentone", "upscale"),
+)
 FID_SIDE, AESTHETIC_SIDE = 299, 224  # pixels, where a network leaves its size open
 OnPage = Callable[[str], None]
 
@@ -77,7 +81,7 @@ class Evaluation:
         self.pages = self._plan()
         self._rows = Rows(rows)
         self._common = {
-            "version": VERSION,
+            "code": _code(),
             "pack": self.colorizer.pack.config.to_toml(),
             "methods": self.methods,
             "options": asdict(options.colorize),
@@ -176,6 +180,13 @@ class Evaluation:
         ids = read_ids(page.regions, truth.shape[:2])
         regions = character_regions(painter.chapter.parts)
         return {"regions": measure(truth, picture, ids, regions, painter.region_colours.lab)}
+
+
+def _code() -> list[str]:
+    """SHA-256 of the source of CODE and of this package."""
+    here = Path(__file__).parent
+    files = [*(here.parent / f"{name}.py" for name in CODE), *sorted(here.glob("*.py"))]
+    return [sha256_or_nothing(path) for path in files]
 
 
 def evaluate(folder: Path, options: EvaluateOptions, rows: Path, on_page: OnPage = lambda line: None) -> dict[str, Any]:
