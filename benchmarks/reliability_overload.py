@@ -1,9 +1,9 @@
 """Goodput beyond the knee: `python benchmarks/reliability_overload.py --json FILE [--picture FILE]`
 
-benchmarks/load.py --overload on a server of its own, on the fake engine (fake_server.py): the knee by a closed loop, then
-1, 2 and 4 times as many pages as that. Exit code 1 where at 2x fewer than 95 % of the knee's pages come back, a refusal
-has no RetryInfo, p99 of refusals is over 20 ms, or the server counts other calls than the clients. A --json that is there
-is the answer: the campaign is not made again.
+benchmarks/load.py --overload on a server of its own, on the fake engine (fake_server.py): the knee by a closed loop,
+then 1, 2 and 4 times as many pages as that. Exit code 1 where at 2x fewer than 95 % of the knee's pages come back, a
+refusal has no RetryInfo, p99 of refusals is over 20 ms, or the server counts other calls than the clients. A --json
+that is there is the answer: the campaign is not made again.
 """
 
 import argparse

@@ -1,0 +1,83 @@
+"""What the server adds to a page: `python benchmarks/overhead.py --pack mini`
+
+A server in a process of its own and a Colorizer in this one take the same page by turns, PNG in and PNG out, one at a
+time, references kept on both sides (a reference set on the server, a pool here). The difference of the medians is what
+gRPC, scheduler and threads cost; client and server share the cores. Also the median of the server's own stages: the
+rest of a call is transport, queueing and encoding.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import grpc
+from campaign import color_picture, gray_page
+from colorflow_server.pb import colorflow_pb2 as pb
+from colorflow_server.pb.colorflow_pb2_grpc import ColorizerStub
+from serverprocess import ServerProcess
+
+from colorflow_rt.bench import hardware
+from colorflow_rt.options import ColorizeOptions
+from colorflow_rt.pipeline import Colorizer
+from colorflow_rt.pixels import encode_png
+
+
+def main() -> int:
+    """Measure, print a line of JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pack", default="mini")
+    parser.add_argument("--pages", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=10)
+    options = parser.parse_args()
+    page = encode_png(gray_page()[..., None].repeat(3, axis=2))
+    pictures = [encode_png(color_picture(seed)) for seed in range(3)]
+    colorizer = Colorizer(options.pack)
+    pool, choice = colorizer.references(pictures), ColorizeOptions(steps=options.steps, style="gray")
+    here, there, stages = list[float](), list[float](), list[float]()
+    with tempfile.TemporaryDirectory() as folder:
+        log, flags = Path(folder) / "log", ("--sets", f"{folder}/sets", "--slots", "1")
+        with (
+            ServerProcess(log, options.pack, {"FAKE_STEP_MS": "0"}, *flags) as server,
+            grpc.insecure_channel(server.address) as channel,
+        ):
+            stub = ColorizerStub(channel)
+            stub.AddReferences(iter(_additions(pictures)))
+            request = pb.ColorizeRequest(page=pb.Image(encoded=page), reference_set="set")
+            request.options.steps, request.options.style = options.steps, pb.STYLE_GRAY
+            for number in range(options.pages + 3):
+                start = time.perf_counter()
+                encode_png(colorizer.colorize(page, pool, choice).image)
+                middle = time.perf_counter()
+                result = stub.Colorize(request).result
+                if number >= 3:  # the first warm up
+                    here.append(middle - start)
+                    there.append(time.perf_counter() - middle)
+                    stages.append(sum(result.seconds.values()))
+    ms = {
+        name: 1000 * statistics.median(values)
+        for name, values in (("in_process", here), ("server", there), ("stages", stages))
+    }
+    pairs = [1000 * (b - a) for a, b in zip(here, there, strict=True)]
+    found = {f"{name}_p50_ms": round(value, 3) for name, value in ms.items()}
+    found |= {
+        "overhead_p50_ms": round(ms["server"] - ms["in_process"], 3),
+        "paired_p50_ms": round(statistics.median(pairs), 3),
+    }
+    print(json.dumps({"pack": options.pack, "pages": options.pages, **found, "hardware": hardware()}))
+    return 0
+
+
+def _additions(pictures: list[bytes]) -> list[pb.AddReferencesRequest]:
+    target = pb.AddReferencesRequest(target=pb.AddTarget(set="set", create=True))
+    return [
+        target,
+        *(pb.AddReferencesRequest(image=pb.Image(name=f"{i}.png", encoded=p)) for i, p in enumerate(pictures)),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
