@@ -29,9 +29,17 @@ REQUIRED = (
 )
 EXTRAS = {  # as in pyproject.toml (a test compares them): what each adds
     "gpu": ("onnxruntime-gpu",),
-    "tensorrt": ("tensorrt", "polygraphy"),
+    "tensorrt": ("tensorrt", "cuda-bindings", "polygraphy"),
     "export": ("torch", "diffusers", "transformers", "safetensors", "onnx", "onnxscript"),
-    "server": ("grpcio",),
+    "server": (
+        "grpcio",
+        "grpcio-health-checking",
+        "grpcio-reflection",
+        "grpcio-status",
+        "prometheus-client",
+        "protobuf",
+    ),
+    "tracing": ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"),
 }
 
 
