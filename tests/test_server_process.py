@@ -144,6 +144,7 @@ BAD = [
     (["--max-queue", "0"], "max_queue"),
     (["--max-held-mib", "1"], "max_held_mib"),
     (["--log-level", "loud"], "debug, info, warning, error"),
+    (["--engine", "magic"], "onnx-cpu"),
     (["--tls-cert", "a.pem"], "both or neither"),
     (["--tls-client-ca", "a.pem"], "tls_cert with it"),
     (["--idle-timeout-s", "nan"], "idle_timeout_s"),

@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import pytest
 from colorflow_server.client import Client
+from colorflow_server.config import ServerConfig
 from colorflow_server.packs import Packs, warm_up
 from colorflow_server.pb import colorflow_pb2 as pb
 from server_tools import png, request, running, stub
@@ -16,7 +17,6 @@ from server_tools import png, request, running, stub
 from colorflow_rt import ColorizeOptions, Colorizer, EngineError, OptionError
 from colorflow_rt.pack import BUNDLED, fake_pack, open_pack
 from colorflow_rt.pack_config import read_pack_toml
-from colorflow_rt.pixels import Limits
 
 REFS = [("ref.png", png(100, colour=True))]
 
@@ -83,10 +83,10 @@ def keep_asking(service, answers, stop):
 
 
 def test_reload_by_force_takes_what_was_refused_and_mended(folder, monkeypatch):
-    described = lambda opened, limits: Colorizer(fake_pack(open_pack(opened).config))  # noqa: E731
+    described = lambda opened, config: Colorizer(fake_pack(open_pack(opened).config))  # noqa: E731
     monkeypatch.setattr("colorflow_server.packs.ready", described)
     said, replaced = [], []
-    served = Packs([str(folder)], Limits(), lambda pack, outcome: said.append((pack, outcome)))
+    served = Packs(ServerConfig(packs=(str(folder),)), lambda pack, outcome: said.append((pack, outcome)))
     served.reload(lambda name, colorizer: replaced.append(name))
     assert not said and not replaced
     text = (folder / "pack.toml").read_text()
@@ -104,7 +104,7 @@ def test_a_scheduler_that_refuses_the_new_one_keeps_the_old_one():
     def refuses(name, colorizer):
         raise EngineError("no memory for two")
 
-    served = Packs(["fake"], Limits(), lambda pack, outcome: None)
+    served = Packs(ServerConfig(packs=("fake",)), lambda pack, outcome: None)
     before = served.colorizer("fake")
     served.reload(refuses, force=True)
     assert served.served[0].error == "no memory for two" and served.colorizer("") is before
@@ -112,7 +112,7 @@ def test_a_scheduler_that_refuses_the_new_one_keeps_the_old_one():
 
 def test_a_pack_is_served_once():
     with pytest.raises(OptionError, match="twice"):
-        Packs(["fake", "fake"], Limits(), lambda pack, outcome: None)
+        Packs(ServerConfig(packs=("fake", "fake")), lambda pack, outcome: None)
 
 
 def test_readiness_runs_every_engine_once():

@@ -84,12 +84,11 @@ def _serve(config: ServerConfig) -> None:
 
 def check(config: ServerConfig) -> None:
     """Read what a start would read: packs with their hashes, certificates, tokens. Prints the configuration as TOML."""
-    from colorflow_rt.pack import open_pack
     from colorflow_server.access import Certificates, Tokens
     from colorflow_server.tracing import Tracer
 
     for pack in config.packs:
-        open_pack(pack).verify()
+        config.open(pack).verify()
     if config.tokens:
         Tokens(Path(config.tokens))
     if config.tls_cert:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from colorflow_rt.errors import OptionError, PackError, check_choice
+from colorflow_rt.pack import ENGINES, Pack, open_pack
 from colorflow_rt.records import read_record, write_toml
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -25,6 +26,10 @@ class ServerConfig:
     """What `colorflow-server` is told. OptionError where a value is out of range or files do not go together."""
 
     packs: tuple[str, ...] = _field(("mini",), "Model packs, by name or folder; the first is the default. Repeatable.")
+    engine: str = _field(
+        "auto", f"What computes: {', '.join(ENGINES)}; auto takes the fastest that was built and can run."
+    )
+    engines: str = _field("", "Folder of built engines, in place of where they are by default.")
     host: str = _field("127.0.0.1", "Address to listen on; 0.0.0.0 or [::] for all.")
     port: int = _field(50051, "Port to listen on; 0 takes a free one.")
     metrics_host: str = _field("127.0.0.1", "Address of the Prometheus metrics.")
@@ -52,6 +57,7 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         check_choice("log_level", self.log_level, LOG_LEVELS)
+        check_choice("engine", self.engine, ENGINES)
         _require("packs", self.packs, bool(self.packs) and all(self.packs), "at least one name or folder")
         _require("host", self.host, bool(self.host.strip()), "an address to listen on")
         for name in ("port", "metrics_port"):
@@ -75,6 +81,10 @@ class ServerConfig:
     def max_message_bytes(self) -> int:
         """Limit of one message."""
         return self.max_message_mib * MIB
+
+    def open(self, pack: str) -> Pack:
+        """One of the packs, on the engines that are configured. Raises what `open_pack` raises."""
+        return open_pack(pack, self.engine, Path(self.engines) if self.engines else None)
 
     def to_toml(self) -> str:
         """The record as a file that `load_config` takes."""

@@ -6,7 +6,7 @@ no call ever meets a pack that is half there: a bad new one leaves the old one s
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,10 +14,11 @@ import numpy as np
 
 from colorflow_rt.errors import ColorflowError, OptionError
 from colorflow_rt.options import ColorizeOptions
-from colorflow_rt.pack import installed_packs, open_pack
+from colorflow_rt.pack import installed_packs
 from colorflow_rt.pipeline import Colorizer
 from colorflow_rt.pixels import Limits
 from colorflow_server.access import Stamp, stamp
+from colorflow_server.config import ServerConfig
 from colorflow_server.log import event
 from colorflow_server.status import not_found
 
@@ -39,12 +40,12 @@ class Served:
 class Packs:
     """The packs by name, the first the default. Raises what `Colorizer` raises where one cannot be used."""
 
-    def __init__(self, opened: Sequence[str], limits: Limits, on_reload: Callable[[str, str], None]) -> None:
-        self._limits, self._on_reload = limits, on_reload
+    def __init__(self, config: ServerConfig, on_reload: Callable[[str, str], None]) -> None:
+        self._config, self._on_reload = config, on_reload
         self._lock = threading.Lock()  # of reloads
         self._served: dict[str, Served] = {}
-        for one in opened:
-            served = Served(one, ready(one, limits), _stamp(one))
+        for one in config.packs:
+            served = Served(one, ready(one, config), _stamp(one))
             name = served.colorizer.pack.config.name
             if name in self._served:
                 raise OptionError(f"packs: {name!r} is there twice")
@@ -83,7 +84,7 @@ class Packs:
 
     def _replace(self, name: str, served: Served, replaced: Replaced) -> Served:
         try:
-            fresh = ready(served.opened, self._limits)
+            fresh = ready(served.opened, self._config)
             if fresh.pack.config.name != name:
                 raise OptionError(f"the new pack is named {fresh.pack.config.name!r}, expected {name!r}: name it so")
             replaced(name, fresh)
@@ -97,9 +98,9 @@ class Packs:
         return replace(served, colorizer=fresh, reloads=served.reloads + 1, error="")
 
 
-def ready(opened: str, limits: Limits) -> Colorizer:
+def ready(opened: str, config: ServerConfig) -> Colorizer:
     """A colorizer whose pack is proven: every hash checked, every engine loaded, a small page coloured."""
-    colorizer = Colorizer(open_pack(opened), limits=limits)
+    colorizer = Colorizer(config.open(opened), limits=Limits(max_pixels=config.max_pixels))
     colorizer.pack.verify()
     colorizer.pack.prefetch()
     warm_up(colorizer)

@@ -89,7 +89,7 @@ class Server:
     async def _open_shop(self) -> Shop:
         config, limits = self._config, Limits(max_pixels=self._config.max_pixels)
         on_reload = self._count_reload
-        packs = await asyncio.to_thread(Packs, config.packs, limits, on_reload)
+        packs = await asyncio.to_thread(Packs, config, on_reload)
         scheduler = await asyncio.to_thread(self._make, packs.colorizers, config)
         encoders = ThreadPoolExecutor(config.workers, "encode")
         sets = Sets(config.sets, limits)

@@ -7,6 +7,7 @@ from typing import Any
 
 from google.rpc import code_pb2 as codes
 
+from colorflow_rt.pack import Pack
 from colorflow_rt.references import AddReport
 from colorflow_server import convert
 from colorflow_server.calls import CALL
@@ -18,7 +19,6 @@ from colorflow_server.pb.colorflow_pb2_grpc import ColorizerServicer
 from colorflow_server.sequence import Sequence
 from colorflow_server.status import Rejected, invalid
 
-BACKEND = "onnx-cpu"
 MOST_HITS = 100
 
 
@@ -179,7 +179,7 @@ class Colorizer(ColorizerServicer):
         )
         return pb.GetServerInfoResponse(
             version=own_version(),
-            backend=BACKEND,
+            backend=_backend(self._shop.packs.colorizer("").pack),
             packs=self._packs(),
             limits=limits,
             load=load,
@@ -190,6 +190,11 @@ class Colorizer(ColorizerServicer):
     def _packs(self) -> list[pb.Pack]:
         served = self._shop.packs.served
         return [convert.pack(one.colorizer.pack, one.reloads, one.error) for one in served]
+
+
+def _backend(pack: Pack) -> str:
+    """What computes: the module of its engines."""
+    return type(pack.engine("denoise_step")).__module__.rpartition(".")[2]
 
 
 async def _last(outbox: Outbox) -> Any:
