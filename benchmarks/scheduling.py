@@ -24,7 +24,7 @@ Cost = Callable[[int], float]
 
 MOST = 8  # rows of a call
 SLOTS = {"continuous": 0, "whole": MOST, "fifo": 1}  # 0: chosen from the cost curve, as the scheduler does
-LOADS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.1)
+LOADS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.1, 1.5)
 MIXES = {"equal (10 steps)": (10,), "mixed (4, 10, 50 steps)": (4, 10, 50)}
 PREVIEW = 2  # steps until the first preview
 

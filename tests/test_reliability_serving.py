@@ -57,10 +57,10 @@ def test_damaged_requests_crash_nothing(tmp_path):
 
 def test_overload_with_bad_clients_is_counted_the_same_on_both_sides(benchmarks, tmp_path):
     process = benchmarks("serverprocess.py")["ServerProcess"]
-    flags = ("--max-queue", "8", "--sets", str(tmp_path / "sets"))
-    with process(tmp_path / "log", "fake", {"FAKE_STEP_MS": "20"}, *flags) as server:
+    flags = ("--max-queue", "2", "--sets", str(tmp_path / "sets"))
+    with process(tmp_path / "log", "fake", {"FAKE_STEP_MS": "50"}, *flags) as server:
         url = f"http://{server.address.split(':')[0]}:{server.metrics_port}/metrics"
-        load = ["--server", server.address, "--metrics", url, "--seconds", "2.5", "--together", "4"]
+        load = ["--server", server.address, "--metrics", url, "--seconds", "2.5", "--together", "2"]
         bad = ["--cancel", "0.2", "--garbage", "0.1", "--vanish", "0.05"]
         picture = tmp_path / "load.png"
         found = run("load.py", tmp_path / "load.json", *load, *bad, "--overload", "--picture", str(picture))
