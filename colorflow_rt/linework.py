@@ -23,7 +23,7 @@ SHARE = 0.1  # least share of the spots that lie in a lattice: of tone 0.4 do, o
 CONTRAST = 48  # levels between a dot and what surrounds it
 RIDGE = 16.0  # levels of curvature, at the scale of the blur, that make a line
 SOLID = 48  # blurred, the inside of a line wider than the blur, or of a black area, is darker than this
-PITCHES = (30, 85)  # percentiles of the pitches found, at which tone is looked for
+PITCHES = (0.05, 0.35, 0.65, 0.95)  # quantiles of the pitches found, by area, at which tone is looked for
 LARGEST = 1_000_000  # pixels of the page that are looked at to find its pitches
 
 
@@ -48,9 +48,17 @@ def _tone(gray: Bytes, width: int) -> Mask:
     if len(pitches) < FEWEST:
         return found
     floats = gray.astype(np.float32)
-    for pitch in sorted({round(float(p) * 2) / 2 for p in np.percentile(pitches, PITCHES)}):
+    for pitch in _looked_for(pitches):
         found |= _field(floats, pitch) & ~_lines(floats, pitch)
     return found
+
+
+def _looked_for(pitches: Floats) -> list[float]:
+    """Up to four pitches, in half pixels. Each dot counts by its area: coarse tone has few dots and as much paper."""
+    ordered = np.sort(pitches)
+    area = np.cumsum(ordered.astype(np.float64) ** 2)
+    places = np.searchsorted(area, np.array(PITCHES) * area[-1])
+    return sorted({round(float(pitch) * 2) / 2 for pitch in ordered[places]})
 
 
 def _middle(gray: Bytes) -> Bytes:
