@@ -23,7 +23,6 @@ from gpu_networks import Size, Stage, flops, stages
 from gpu_plot import draw
 from torch import Tensor, nn
 
-REPEAT = 5
 GOALS = "goals on an H200: 1.2 s a page with guidance, 0.8 s without, 2.5x eager, 1.4x torch.compile, under 8 GB"
 
 
@@ -77,7 +76,9 @@ def page(device: Device, work: list[Stage], inputs: dict[str, Tensor]) -> dict[s
 
 
 @torch.inference_mode()
-def measure(device: Device, work: list[Stage], inputs: dict[str, Tensor], tflop: dict[str, float], peak: float) -> Any:
+def measure(
+    device: Device, work: list[Stage], inputs: dict[str, Tensor], tflop: dict[str, float], peak: float, repeat: int
+) -> Any:
     """The record of one variant: what a page takes, after runs that warm up (and compile)."""
     if device.cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -87,7 +88,7 @@ def measure(device: Device, work: list[Stage], inputs: dict[str, Tensor], tflop:
             stage.run(inputs)
     device.synchronize()
     warm = time.perf_counter() - started
-    runs = [page(device, work, inputs) for _ in range(REPEAT)]
+    runs = [page(device, work, inputs) for _ in range(repeat)]
     totals = [sum(run.values()) for run in runs]
     by_stage = {name: median(run[name] for run in runs) for name in runs[0]}
     return {
@@ -193,7 +194,9 @@ class Run:
         for folder in self.options.engines:
             makes |= dict(engine_stages(folder, self.size.page, self.options.steps))
         for name, (tflop, make) in makes.items():
-            self.one(name, lambda make=make, tflop=tflop: measure(self.device, make(), inputs, tflop, peak))
+            self.one(
+                name, lambda make=make, t=tflop: measure(self.device, make(), inputs, t, peak, self.options.repeat)
+            )
         self.one("precision", lambda: self.record["precision"].update(precision(self.device, self.size, inputs)))
         return self.record
 
@@ -251,6 +254,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--page", type=int, nargs=2, metavar=("W", "H"), help="default 512 800; with --small 32 32")
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--repeat", type=int, default=5, help="measured pages of each variant")
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
     parser.add_argument("--engines", type=Path, action="append", default=[], metavar="DIR")
     parser.add_argument("--budget", type=float, default=540, metavar="SECONDS")

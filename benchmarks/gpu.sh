@@ -1,7 +1,7 @@
 #!/bin/sh
 # Everything that the GPU at hand can measure, in one command of under 10 minutes (gpu.py says what).
 #   benchmarks/gpu.sh [--engines DIR ...] [--page W H] [--steps N] [--out FILE]
-#   benchmarks/gpu.sh --small --device cpu --no-compile --reserve 1      the same on tiny networks, to test the script
+#   benchmarks/gpu.sh --small --device cpu --no-compile --repeat 1     the same on tiny networks, to test the script
 # Needs: torch, diffusers, transformers, safetensors, numpy, pillow; with --engines also the runtime's own needs.
 # PYTHON: the interpreter (default python3). Nothing is installed or downloaded; colorflow-rt need not be installed.
 set -eu
