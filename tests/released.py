@@ -80,7 +80,8 @@ def text_encoder(folder: Path, config: dict[str, Any], words: int) -> None:
     """A CLIP text encoder of random weights, with the released names (text_model. before each)."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    full = CLIPTextConfig(**config, vocab_size=words, max_position_embeddings=77, eos_token_id=words - 1)
+    ends = {"bos_token_id": words - 2, "eos_token_id": words - 1}
+    full = CLIPTextConfig(**config, vocab_size=words, max_position_embeddings=77, **ends)
     _config(folder / "config.json", full.to_dict())
     torch.manual_seed(2)
     state = CLIPTextModel(full).state_dict()

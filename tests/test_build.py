@@ -57,8 +57,8 @@ def test_recipes_are_there_for_each_pack_and_target() -> None:
     assert read_recipe("colorflow-tensorrt", precision="fp32", shapes=((64, 64),)).shapes == ((64, 64),)
 
 
-def test_what_is_left_open_is_the_pack_s_and_the_target_s() -> None:
-    settled = plan(Recipe("mini", target="tensorrt")).recipe
+def test_what_is_left_open_is_the_pack_s_and_the_target_s(tiny_pack: Path) -> None:
+    settled = plan(Recipe(str(tiny_pack), target="tensorrt")).recipe
     assert (settled.precision, settled.opset, settled.guidance) == ("fp16", 21, ())
     assert settled.shapes == ((64, 96), (96, 64), (64, 64))
     stems = [wanted.stem for wanted in settled.wanted()]

@@ -103,13 +103,17 @@ def write_engine_weights(pack: Path, config: PackConfig, out: Path, precision: s
         if precision == "float32":
             shutil.copyfile(pack / name, path)  # no links: ONNX refuses external data that has two names
         else:
-            save_file(_cast(pack / name), path)
-        path.chmod(0o644)  # safetensors makes it readable by its owner only
+            _save(_cast(pack / name), path)
         yield path
     if config.model.text_tokens:
         path = out / f"{TEXT}.{precision}.safetensors"
-        save_file(text_keys(pack, config, DTYPES[precision]), path)
+        _save(text_keys(pack, config, DTYPES[precision]), path)
         yield path
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file(tensors, path)
+    path.chmod(0o644)  # safetensors makes it readable by its owner only
 
 
 def weight_files(config: PackConfig) -> list[str]:

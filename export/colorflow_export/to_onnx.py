@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 import onnxscript.optimizer
@@ -13,16 +12,14 @@ import torch
 from onnx_ir.passes import common
 
 from colorflow_export.graphs import Graph
-from colorflow_export.modules.attention import fused_attention
 from colorflow_export.modules.bundle import Modules
 from colorflow_export.weights import Place
 from colorflow_rt.engine import TensorSpec
 from colorflow_rt.errors import PackError
 
 OPSET = 20  # the newest whose GroupNormalization ONNX Runtime's CPU backend need not expand itself
-INLINE_LIMIT = 4096  # bytes of constants that a graph may carry itself, per tensor
+INLINE_LIMIT = 16_384  # bytes of constants that a graph may carry itself, per tensor
 CONTRIB = "com.microsoft"
-_CONTRIB = onnxscript.values.Opset(CONTRIB, 1)
 _IR_TYPES = {"float32": ir.DataType.FLOAT, "int64": ir.DataType.INT64}
 
 
@@ -42,7 +39,6 @@ def export_graph(graph: Graph, modules: Modules, places: Mapping[str, Place], op
             output_names=[spec.name for spec in graph.outputs],
             optimize=False,
             verbose=False,
-            custom_translation_table={fused_attention._opoverload: _multi_head_attention},
         )
     assert exported is not None  # None is for the old exporter
     model = exported.model
@@ -59,11 +55,6 @@ def write_graph(model: ir.Model, path: Path) -> None:
 
     path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
     onnx.checker.check_model(str(path), full_check=True)
-
-
-def _multi_head_attention(query: Any, key: Any, value: Any, heads: int) -> Any:
-    """`modules.attention.fused_attention` as the node that ONNX Runtime has for it, on a CPU and on a GPU."""
-    return _CONTRIB.MultiHeadAttention(query, key, value, num_heads=heads)
 
 
 @contextmanager

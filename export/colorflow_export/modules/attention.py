@@ -8,17 +8,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-@torch.library.custom_op("colorflow::attention", mutates_args=())
 def fused_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    """query [B,N,H*D], key and value [B,M,H*D] -> [B,N,H*D]: one node in ONNX (com.microsoft MultiHeadAttention)."""
-
+    """query [B,N,H*D], key and value [B,M,H*D] -> [B,N,H*D]: one node in ONNX, one of ONNX Runtime's own."""
+    if torch.compiler.is_exporting():
+        return torch.onnx.ops.symbolic(
+            "com.microsoft::MultiHeadAttention",
+            (query, key, value),
+            attrs={"num_heads": heads},
+            dtype=query.dtype,
+            shape=query.shape,
+            version=1,
+        )
     queries, keys, values = (_heads(tensor, heads).transpose(1, 2) for tensor in (query, key, value))
     return functional.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(2)
-
-
-@fused_attention.register_fake
-def _fused_shape(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    return torch.empty_like(query)
 
 
 def explicit_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
