@@ -14,7 +14,8 @@ from colorflow_export.train.loop import checkpoint_path, learning_rate
 from colorflow_export.train.matching import DOWN
 from colorflow_export.train.pool import load_chapter, pool_files, turn_chroma
 from colorflow_export.train.samples import CanvasBatches, canvas_sample, working_size
-from colorflow_export.train.stages import Denoiser, condition, shifted_timesteps
+from colorflow_export.train.stages import Denoiser, _crop, condition, shifted_timesteps
+from colorflow_export.train.supervise import AttentionLoss
 
 from colorflow_rt import Colorizer, latents
 from colorflow_rt.pixels import luminance
@@ -140,23 +141,64 @@ def test_trained_stages_become_a_pack_that_colours_and_trains_on(work: Path, tmp
         torch.testing.assert_close(start["model"][name], value, rtol=1e-3, atol=1e-4)
 
 
-def test_the_guider_starts_by_fetching_the_colour_of_its_own_gray() -> None:
-    """Two gray levels, each with a colour of its own in the references: the centre fetches that of its own level."""
-    guider = Denoiser().eval().guider
-    levels, chromas = (0.35, 0.65), (1.0, -1.0)
-    size = 32  # latents a side; references on the left and right, the page in the middle
+@pytest.mark.parametrize("phase", ["mean", "noise", "own"])
+def test_every_phase_trains(work: Path, tmp_path: Path, phase: str) -> None:
+    (tmp_path / "pool").symlink_to(work / "pool")
+    command("unet", "--work", str(tmp_path), "--phase", phase, "--steps", "3", "--batch", "1", "--page", "64", "96")
+    state = torch.load(checkpoint_path(tmp_path, "unet"), weights_only=True)
+    listens = state["model"]["unet.conv_in.weight"].abs().max() > 0
+    assert state["step"] == 3
+    assert listens == (phase != "mean")  # the noise is let in by what it is trained on
+
+
+def two_grays() -> tuple[torch.Tensor, torch.Tensor]:
+    """Condition f32[1,K,32,32] and true latents f32[1,4,32,32]: two gray levels, each with a colour of its own.
+
+    References are on the left and right, the page, whose colours are not in the condition, in the middle.
+    """
+    size = 32
     y, red, mask = torch.zeros(size, size), torch.zeros(size, size), torch.zeros(size, size)
-    for half, level, chroma in zip((slice(0, 16), slice(16, 32)), levels, chromas, strict=True):
-        y[half] = level
-        red[half, :8] = red[half, 24:] = chroma
+    for half, level, chroma in ((slice(0, 16), 0.35, 1.0), (slice(16, 32), 0.65, -1.0)):
+        y[half], red[half] = level, chroma
     mask[:, :8] = mask[:, 24:] = 1
     angles = torch.stack([torch.pi * 2**k * y for k in range(config.LUMINANCE_PLANES // 4)])
-    latents_ = torch.stack([y, red, red, y])
-    known = torch.cat([latents_, mask[None], *(angles.sin(), angles.cos()) * 2])[None]
+    seen = torch.stack([y, red * mask, red * mask, y])
+    known = torch.cat([seen, mask[None], *(angles.sin(), angles.cos()) * 2])
+    return known[None], torch.stack([y, red, red, y])[None]
+
+
+def test_the_guider_starts_by_fetching_the_colour_of_its_own_gray() -> None:
+    guider = Denoiser().eval().guider
     seen: dict[str, torch.Tensor] = {}
     layer = guider.down_blocks[1].attentions[0]
     layer.register_forward_hook(lambda _, inputs, out: seen.update(fetched=(out[0] - inputs[0])[0]))
     with torch.no_grad():
-        guider(torch.zeros(1, 4, size, size), torch.tensor([999]), known)
+        guider(torch.zeros(1, 4, 32, 32), torch.tensor([999]), two_grays()[0])
     red = seen["fetched"][DOWN[1], :, 6:10]  # of the first head
     assert red[:6].mean() > red[-6:].mean() + 0.5
+
+
+def test_the_attention_loss_is_small_where_attention_falls_on_the_right_colour() -> None:
+    known, latents_ = two_grays()
+    wrong = latents_ * torch.where(known[:, 4:5] > 0.5, 1.0, -1.0)  # the page's colours are those of the other gray
+    losses = []
+    for truth in (latents_, wrong):
+        guider = Denoiser().guider
+        attention = AttentionLoss(guider)
+        attention.look_at(truth, known[:, 4:5])
+        guider(torch.zeros(1, 4, 32, 32), torch.tensor([999]), known)
+        assert len(attention.terms) == 7  # one a layer
+        losses.append(float(attention.terms[0].detach()))  # of the layer that is set to compare grays
+    assert losses[0] < 0.2
+    assert losses[1] > 2.0
+
+
+def test_windows_of_a_canvas_hold_its_centre_and_some_references() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        top, bottom, left, right = _crop(384, 256, rng)
+        assert top <= 24
+        assert bottom >= 72
+        assert left <= 16
+        assert right >= 48
+        assert (bottom - top) * (right - left) > 1.5 * 48 * 32

@@ -63,7 +63,9 @@ def _stage(name: str, description: str) -> None:
     @click.option("--batch", type=click.IntRange(1))
     @click.option("--learning-rate", type=float)
     @click.option("--mu", type=float, help="Timestep shift (unet only).")
-    @click.option("--mean", is_flag=True, help="Start of a training: no noise, one step from T (unet only).")
+    @click.option(
+        "--phase", type=click.Choice(["mean", "noise", "own"]), help="What the denoiser starts from (unet only)."
+    )
     @click.option("--page", "page_size", type=(int, int), help="Working size: width height (unet only).")
     @click.option("--ema", type=click.FloatRange(0, 1))
     @click.option("--seed", type=int)

@@ -68,7 +68,10 @@ class TrainOptions:
     seed: int = 0
     weight_decay: float = 0.01
     mu: float = 1.5  # timestep shift, paper section 3.2
-    mean: bool = False  # the first part of a training: no noise, one step from T, which is the mean of what may be
+    from_noise: float = 0.4  # share of steps at T, pure noise: there the colours are decided
+    # mean: the first part of a training: no noise, one step from T, which is the mean of what may be; noise: the truth
+    # under noise of any timestep; own: what the network itself paints from pure noise, under noise again
+    phase: str = "noise"
     attention_weight: float = 1.0  # of the attention's own loss (supervise.py)
     center_weight: float = 1.0
     reference_weight: float = 0.05

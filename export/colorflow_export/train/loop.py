@@ -111,11 +111,10 @@ class Trainer:
         if self.processes == 1:
             return
         gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
-        flat = torch.cat([g.reshape(-1) for g in gradients])
+        flat = torch.cat([g.reshape(-1) for g in gradients]) / self.processes
         torch.distributed.all_reduce(flat)
-        for gradient, mean in zip(
-            gradients, flat.div_(self.processes).split([g.numel() for g in gradients]), strict=True
-        ):
+        means = torch.split(flat, [g.numel() for g in gradients])  # type: ignore[no-untyped-call]
+        for gradient, mean in zip(gradients, means, strict=True):
             gradient.copy_(mean.view_as(gradient))
 
     def _average(self) -> None:

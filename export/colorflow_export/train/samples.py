@@ -15,7 +15,7 @@ from colorflow_export.train.pool import PoolChapter, load_chapter, pool_files, t
 from colorflow_rt import canvas
 
 U8 = NDArray[np.uint8]
-STYLE_SHARE = {"gray": 0.5, "screentone": 0.35, "lineart": 0.15}
+STYLE_SHARE = {"gray": 0.65, "screentone": 0.3, "lineart": 0.05}
 CACHED_CHAPTERS = 600
 
 

@@ -181,43 +181,83 @@ def shifted_timesteps(count: int, mu: float, total: int = 1000) -> Tensor:
 def train_unet(work: Path, options: TrainOptions, minutes: float | None) -> None:
     """The paper's recipe on generated chapters: timestep shift, screenstyle blend, patch-wise crops.
 
-    The VAE takes no part: its latents stand for `latent_targets`, which cost nothing to compute.
+    The VAE takes no part: its latents stand for `latent_targets`, which cost nothing to compute. Of the three phases
+    (TrainOptions) the last gives the network what sampling will: pictures that it has painted itself from pure noise.
+    A network trained on the truth under noise alone takes its own first guess for the truth. At T nothing of the truth
+    is left, as in a sampling that starts from noise; the schedule itself leaves 7 %, and a model that trusts it is
+    misled by the noise it starts from.
     """
     net = _placed(Denoiser())
-    left = torch.tensor(SchedulerConfig().alphas_cumprod(), dtype=torch.float32, device=device())
-    area = options.page_size[0] * options.page_size[1]
     attention = AttentionLoss(net.guider)
     trainer = Trainer(net, work, options)
     # A resumed run sees new samples: the seed moves on with the step.
     seed = options.seed + trainer.step + 1_000_000 * trainer.rank
-    batches = _endless(CanvasBatches(work, options.batch, area, seed))
+    batches = _endless(CanvasBatches(work, options.batch, math.prod(options.page_size), seed))
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
 
     def loss(step: int) -> Tensor:
-        context, target = (_images(x) for x in next(batches))
-        top, bottom, before, behind = _crop(context.shape[-2], context.shape[-1], rng)
-        with torch.no_grad():
-            latents = latent_targets(context)
-            latents = latents + latents.new_tensor(ENCODER_ERROR).view(1, 4, 1, 1) * torch.randn_like(latents)
-            known = condition(context, latents / LATENT_STD)[..., top:bottom, before:behind]
-            x0 = (latent_targets(target) / LATENT_STD)[..., top:bottom, before:behind]
-        t = torch.full((len(x0),), len(left) - 1) if options.mean else shifted_timesteps(len(x0), options.mu)
-        t = t.to(x0.device)
-        # From T on nothing of the truth is left, as in a sampling that starts from pure noise (the schedule itself
-        # leaves 7 %, and a model that trusts it is misled by the noise it starts from).
-        kept = left[t] * (t < len(left) - 1)
-        a, s = kept.sqrt().view(-1, 1, 1, 1), (1 - kept).sqrt().view(-1, 1, 1, 1)
-        noise = torch.zeros_like(x0) if options.mean else torch.randn_like(x0)
+        context, target = next(batches)
+        known, x0 = _canvas_latents(_images(context), _images(target), rng)
+        noise = torch.zeros_like(x0) if options.phase == "mean" else torch.randn_like(x0)
+        noisy, t, kept = _noisy(net, x0, noise, known, options, step)
         attention.look_at(x0, known[:, 4:5])
         with _bf16():
-            output: Tensor = net(noise if options.mean else a * x0 + s * noise, t, known).float()
+            output: Tensor = net(noisy, t, known).float()
         weight = torch.where(known[:, 4:5] > 0.5, options.reference_weight, options.center_weight)
-        target = {"sample": x0, "epsilon": noise, "v_prediction": a * noise - s * x0}[PREDICTION_TYPE]
-        error: Tensor = weight * (output - target).square() * output.new_tensor(CHANNEL_WEIGHTS).view(1, 4, 1, 1)
+        goal = _goal(x0, noise, kept)
+        error: Tensor = weight * (output - goal).square() * output.new_tensor(CHANNEL_WEIGHTS).view(1, 4, 1, 1)
         return error.mean() / weight.mean() + options.attention_weight * attention.loss()
 
     trainer.run(loss, minutes=minutes)
+
+
+def _canvas_latents(context: Tensor, target: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """(condition f32[B,K,h,w], true latents f32[B,4,h,w]) of a random window of the canvases f32[B,3,H,W]."""
+    top, bottom, before, behind = _crop(context.shape[-2], context.shape[-1], rng)
+    latents = latent_targets(context)
+    latents = latents + latents.new_tensor(ENCODER_ERROR).view(1, 4, 1, 1) * torch.randn_like(latents)
+    known = condition(context, latents / LATENT_STD)
+    x0 = latent_targets(target) / LATENT_STD
+    return known[..., top:bottom, before:behind], x0[..., top:bottom, before:behind]
+
+
+def _noisy(
+    net: Denoiser, x0: Tensor, noise: Tensor, known: Tensor, options: TrainOptions, step: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the network sees in this step of a training, its timestep i64[B], and the share f32[B] that is no noise."""
+    left = torch.tensor(SchedulerConfig().alphas_cumprod(), dtype=torch.float32, device=x0.device)
+    t = torch.full((len(x0),), len(left) - 1, device=x0.device)
+    # The choice is the same in all processes: nobody waits for another's second prediction.
+    if options.phase == "mean" or np.random.default_rng([options.seed, step]).random() < options.from_noise:
+        return noise, t, torch.zeros_like(left[t])
+    guess = _predict(net, noise, t, known) if options.phase == "own" else x0
+    t = shifted_timesteps(len(x0), options.mu).to(x0.device)
+    kept = left[t]
+    return _signal(kept) * guess + _signal(1 - kept) * noise, t, kept
+
+
+def _goal(x0: Tensor, noise: Tensor, kept: Tensor) -> Tensor:
+    """What the network is to put out (PREDICTION_TYPE) where the share `kept` f32[B] is no noise."""
+    if PREDICTION_TYPE == "sample":
+        return x0
+    return noise if PREDICTION_TYPE == "epsilon" else _signal(kept) * noise - _signal(1 - kept) * x0
+
+
+def _signal(share: Tensor) -> Tensor:
+    """The factor f32[B,1,1,1] of what makes up this share of the variance."""
+    return share.sqrt().view(-1, 1, 1, 1)
+
+
+def _predict(net: Denoiser, noise: Tensor, t: Tensor, known: Tensor) -> Tensor:
+    """The network's own x0 from pure noise at T, without gradients."""
+    if PREDICTION_TYPE != "sample":
+        raise SystemExit(
+            f"the phase 'own' needs a network that predicts the sample, this one predicts {PREDICTION_TYPE}"
+        )
+    with torch.no_grad(), _bf16():
+        guess: Tensor = net(noise, t, known).float()
+    return guess
 
 
 def _endless(batches: CanvasBatches) -> Iterator[tuple[Tensor, Tensor]]:
@@ -253,7 +293,8 @@ def train_gsrp(work: Path, options: TrainOptions, minutes: float | None) -> None
         low, bw, truth = (_images(x) for x in next(batches))
         with _bf16():
             output = super_resolve(vae, fusion, _through(vae, low, truth.shape[-2:]), bw).float()
-        return F.l1_loss(output, truth) + _edge_loss(output, truth)
+        # Of a gray page only the chroma is taken over: it weighs the most.
+        return F.l1_loss(output, truth) + _edge_loss(output, truth) + 2 * _chroma_loss(output, truth)
 
     Trainer(fusion, work, options).run(loss, minutes=minutes)
 
