@@ -49,7 +49,7 @@ def recipe(version: str) -> PackRecipe:
         name="mini",
         version=version,
         license="Apache-2.0",
-        description="small model of our own, trained on generated comics; paints at 64x96, no text",
+        description="small model of our own, trained on generated comics; paints at 128x192, no text",
         style=StyleConfig(inputs=("gray", "screentone", "lineart"), context="page"),
         pages=PagesConfig(config.PAGE_SIZES, multiple=32, gsrp_scale=1.5, fusion_statistics="running"),
         encoder=EncoderConfig(

@@ -113,7 +113,7 @@ class Trainer:
         gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
         flat = torch.cat([g.reshape(-1) for g in gradients]) / self.processes
         torch.distributed.all_reduce(flat)
-        means = torch.split(flat, [g.numel() for g in gradients])  # type: ignore[no-untyped-call]
+        means = torch.split(flat, [g.numel() for g in gradients])
         for gradient, mean in zip(gradients, means, strict=True):
             gradient.copy_(mean.view_as(gradient))
 
