@@ -74,7 +74,9 @@ def fake_pack_for_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     real = colorflow_rt.pack.open_pack
     for module in (colorflow_rt, colorflow_rt.pack, colorflow_rt.pipeline):
-        monkeypatch.setattr(module, "open_pack", lambda name, *how: real(name if isinstance(name, Path) else "fake", *how))
+        monkeypatch.setattr(
+            module, "open_pack", lambda name, *how: real(name if isinstance(name, Path) else "fake", *how)
+        )
 
 
 def use_fake_pack(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
