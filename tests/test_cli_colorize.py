@@ -108,7 +108,7 @@ def test_pages_are_done_again_when_the_weights_have_changed(tmp_path, monkeypatc
     colorize(pages, refs, out)
     hashes = dict.fromkeys(fake_config().files, "sha256:" + "f" * 64)
     other = fake_pack(replace(fake_config(), files=hashes))
-    monkeypatch.setattr(colorflow_rt.pipeline, "open_pack", lambda name: other)
+    monkeypatch.setattr(colorflow_rt.pack, "open_pack", lambda name, *how: other)
     assert "3 coloured" in colorize(pages, refs, out).out
 
 
@@ -279,14 +279,14 @@ def test_a_result_retouched_by_hand_is_kept_and_fed_back_as_it_is(tmp_path):
 
 def test_ctrl_c_stops_between_steps_and_says_how_to_go_on(tmp_path, monkeypatch):
     pages, refs, out = chapter(tmp_path, pages=4)
-    real, calls = colorflow_rt.pipeline.denoise, iter(range(10))
+    real, calls = colorflow_rt.pipeline.run, iter(range(10))
 
-    def denoise(*arguments, **named):
+    def run(*arguments, **named):
         if next(calls) == 2:
             signal.raise_signal(signal.SIGINT)
         return real(*arguments, **named)
 
-    monkeypatch.setattr(colorflow_rt.pipeline, "denoise", denoise)
+    monkeypatch.setattr(colorflow_rt.pipeline, "run", run)
     before = signal.getsignal(signal.SIGINT)
     done = colorize(pages, refs, out, "--json", tmp_path / "report.json")
     assert done.code == 130
@@ -302,12 +302,12 @@ def test_ctrl_c_stops_between_steps_and_says_how_to_go_on(tmp_path, monkeypatch)
 def test_ctrl_c_twice_stops_at_once(tmp_path, monkeypatch):
     pages, refs, out = chapter(tmp_path, pages=2)
 
-    def denoise(*arguments, **named):
+    def run(*arguments, **named):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("not reached")
 
-    monkeypatch.setattr(colorflow_rt.pipeline, "denoise", denoise)
+    monkeypatch.setattr(colorflow_rt.pipeline, "run", run)
     done = colorize(pages, refs, out)
     assert done.code == 130
     assert pictures(out) == {}

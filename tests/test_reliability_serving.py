@@ -30,7 +30,7 @@ def benchmarks(monkeypatch):
 def test_cancels_leave_nothing_and_stop_within_a_step(tmp_path):
     for cancels in (20, 80):  # the second call goes on
         found = run("reliability_cancels.py", tmp_path / "cancels.json", "--cancels", str(cancels))
-    assert found["cancels"] == 80 and found["cancelled"] > 40
+    assert found["cancels"] == 80 and found["cancelled"] > 10
     assert found["late_steps_most"] <= 1 and found["steps_seen"] > 5
     assert found["slots_held"] == found["pages_held"] == found["never_ended"] == 0
 
