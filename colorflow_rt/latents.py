@@ -60,7 +60,7 @@ def luminance_planes(canvas: Bytes, factor: int, count: int) -> Floats:
     keeps where a line crosses it. They let a small network compare gray levels exactly.
     """
     *batch, height, width, _ = canvas.shape
-    cells = luminance(canvas.astype(np.float32)).reshape(*batch, height // factor, factor, width // factor, factor)
+    cells = luminance(canvas).reshape(*batch, height // factor, factor, width // factor, factor)
     octaves = (np.pi / 255.0 * 2.0 ** np.arange(count // 4)).astype(np.float32)[:, np.newaxis, np.newaxis]
     angles = [y[..., np.newaxis, :, :] * octaves for y in (cells.mean(axis=(-3, -1)), cells.max(axis=(-3, -1)))]
     return np.concatenate([wave(angle) for angle in angles for wave in (np.sin, np.cos)], axis=-3, dtype=np.float32)

@@ -114,10 +114,14 @@ def train_vae(work: Path, options: TrainOptions, minutes: float | None) -> None:
 
 def latent_targets(image: Tensor) -> Tensor:
     """What each latent stands for, f32[B,4,H/4,W/4] of spread near 1: mean luma, two mean chromas, darkest luma."""
-    weights = image.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    y = (image * weights).sum(dim=1, keepdim=True)
+    y = _luma(image)
     mean, chroma = F.avg_pool2d(y, 4), F.avg_pool2d(image[:, [0, 2]] - y, 4)
     return torch.cat([1.6 * mean, 2.5 * chroma, 1.2 * -F.max_pool2d(-y, 4)], dim=1)
+
+
+def _luma(image: Tensor) -> Tensor:
+    """Rec.601: f32[B,3,H,W] -> f32[B,1,H,W], in the range of the image."""
+    return (image * image.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
 
 
 def _edge_loss(output: Tensor, image: Tensor) -> Tensor:
@@ -164,8 +168,7 @@ def reference_mask(height: int, width: int, on: torch.device) -> Tensor:
 
 def luminance_planes(context: Tensor, factor: int) -> Tensor:
     """The extra planes of docs/pack.md: sines, then cosines of pi 2^k Y, of each cell's mean and of its brightest Y."""
-    weights = context.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    y = ((context + 1) / 2 * weights).sum(dim=1, keepdim=True)
+    y = (_luma(context) + 1) / 2
     octaves = math.pi * 2.0 ** torch.arange(LUMINANCE_PLANES // 4, device=y.device).view(1, -1, 1, 1)
     mean, brightest = F.avg_pool2d(y, factor) * octaves, F.max_pool2d(y, factor) * octaves
     return torch.cat([mean.sin(), mean.cos(), brightest.sin(), brightest.cos()], dim=1)
@@ -195,12 +198,13 @@ def train_unet(work: Path, options: TrainOptions, minutes: float | None) -> None
     batches = _endless(CanvasBatches(work, options.batch, math.prod(options.page_size), seed))
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
+    left = torch.tensor(SchedulerConfig().alphas_cumprod(), dtype=torch.float32, device=device())
 
     def loss(step: int) -> Tensor:
         context, target = next(batches)
         known, x0 = _canvas_latents(_images(context), _images(target), rng)
         noise = torch.zeros_like(x0) if options.phase == "mean" else torch.randn_like(x0)
-        noisy, t, kept = _noisy(net, x0, noise, known, options, step)
+        noisy, t, kept = _noisy(net, x0, noise, known, left, options, step)
         attention.look_at(x0, known[:, 4:5])
         with _bf16():
             output: Tensor = net(noisy, t, known).float()
@@ -223,10 +227,12 @@ def _canvas_latents(context: Tensor, target: Tensor, rng: np.random.Generator) -
 
 
 def _noisy(
-    net: Denoiser, x0: Tensor, noise: Tensor, known: Tensor, options: TrainOptions, step: int
+    net: Denoiser, x0: Tensor, noise: Tensor, known: Tensor, left: Tensor, options: TrainOptions, step: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What the network sees in this step of a training, its timestep i64[B], and the share f32[B] that is no noise."""
-    left = torch.tensor(SchedulerConfig().alphas_cumprod(), dtype=torch.float32, device=x0.device)
+    """What the network sees in this step of a training, its timestep i64[B], and the share f32[B] that is no noise.
+
+    left f32[T]: that share at each timestep.
+    """
     t = torch.full((len(x0),), len(left) - 1, device=x0.device)
     # The choice is the same in all processes: nobody waits for another's second prediction.
     if options.phase == "mean" or np.random.default_rng([options.seed, step]).random() < options.from_noise:

@@ -48,6 +48,7 @@ class AttentionLoss:
     def look_at(self, latents: Tensor, mask: Tensor) -> None:
         """latents f32[B,4,h,w]: true colours of the canvas; mask f32[B,1,h,w]: 1 over references, 0 over the page."""
         self.terms.clear()
+        self.targets.clear()
         for halving in LEVELS:
             chroma = F.avg_pool2d(latents[:, CHROMA], halving)
             spread = (F.avg_pool2d(latents[:, CHROMA].square(), halving) - chroma.square()).sum(1).flatten(1)
