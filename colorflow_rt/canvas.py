@@ -45,17 +45,17 @@ class Placement:
     source: Box
 
 
-def fit_page(rgb: U8, size: Size, mode: Fit = "pad") -> tuple[U8, Placement]:
+def fit_page(rgb: U8, size: Size, mode: Fit = "pad", resample: str = "bicubic") -> tuple[U8, Placement]:
     """Bring a page u8[H0,W0,3] to the working size: u8[H,W,3] and where the page lies in it.
 
-    pad: scaled by one factor (antialiased bicubic), centred on white; nothing is lost.
+    pad: scaled by one factor (`pixels.resize`), centred on white; nothing is lost.
     crop: as the authors' demo: stretched if the aspect differs by less than 15 %, else centre-cropped first.
     """
     if mode not in FITS:
         raise OptionError(f"fit is {mode!r}, expected one of {', '.join(FITS)}; choose one of these")
     placement = _padded(_size(rgb), size) if mode == "pad" else _cropped(_size(rgb), size)
     left, top, right, bottom = placement.source
-    part = resize(rgb[top:bottom, left:right], _box_size(placement.box))
+    part = resize(rgb[top:bottom, left:right], _box_size(placement.box), resample)
     left, top, right, bottom = placement.box
     fitted = np.full((size[1], size[0], 3), 255, np.uint8)
     fitted[top:bottom, left:right] = part
@@ -143,9 +143,9 @@ def reference_patches(reference: U8) -> list[U8]:
     return [reference, *query_patches(reference)]
 
 
-def tile(patch: U8, page_size: Size) -> U8:
+def tile(patch: U8, page_size: Size, resample: str = "bicubic") -> U8:
     """A patch resized for its cell, u8[H/2-2,W/2-2,3]; `page_size` is that of the fitted page, (W, H)."""
-    return resize(patch, (page_size[0] // 2 - 2, page_size[1] // 2 - 2))
+    return resize(patch, (page_size[0] // 2 - 2, page_size[1] // 2 - 2), resample)
 
 
 def assemble(context: U8, tiles: Sequence[U8]) -> U8:

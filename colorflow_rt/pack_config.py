@@ -41,7 +41,7 @@ class ModelConfig:
         with_inner = f"{c + 1} (canvas latents and mask) or {2 * c + 1} (with latents of the centre alone)"
         wanted = (c + 1, 2 * c + 1)
         _check("model.condition_channels", self.condition_channels, self.condition_channels in wanted, with_inner)
-        _check("model.luminance_planes", planes, planes >= 0 and planes % 4 == 0, "a multiple of 4")
+        _check("model.luminance_planes", planes, planes >= 0 and planes % 8 == 0, "a multiple of 8")
         _choice("model.prediction_type", self.prediction_type, PREDICTION_TYPES)
         text = (self.text_tokens, self.text_dim)
         _check("model.text_tokens, text_dim", text, text == (0, 0) or min(text) > 0, "both 0 or both more")
@@ -79,6 +79,8 @@ class PagesConfig:
     multiple: int
     gsrp_scale: float
     fusion_statistics: str
+    resample: str = "bicubic"
+    screentone: str = "kept"
 
     def __post_init__(self) -> None:
         _check("pages.multiple", self.multiple, self.multiple >= 1, "1 or more")
@@ -87,6 +89,8 @@ class PagesConfig:
             fits = all(side > 0 and side % self.multiple == 0 for side in size)
             _check("pages.sizes", size, fits, f"multiples of {self.multiple}")
         _check("pages.gsrp_scale", self.gsrp_scale, 1 <= self.gsrp_scale <= 8, "1 to 8")
+        _choice("pages.screentone", self.screentone, ("kept", "removed"))
+        _choice("pages.resample", self.resample, ("bicubic", "box"))
         _choice("pages.fusion_statistics", self.fusion_statistics, ("running", "batch"))
 
 

@@ -326,9 +326,15 @@ def _median_tint(along: F32, luma: F32) -> F32:
     return at_pixels
 
 
-def resize(rgb: U8, size: tuple[int, int]) -> U8:
-    """Pillow's antialiased bicubic; u8[H,W,3] or u8[H,W] to `size` = (width, height)."""
-    return np.array(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
+def resize(rgb: U8, size: tuple[int, int], resample: str = "bicubic") -> U8:
+    """u8[H,W,3] or u8[H,W] to `size` = (width, height) by Pillow, antialiased.
+
+    resample "bicubic", or "box": means over areas. A fill keeps its gray up to its outline; bicubic leaves halos there.
+    What "box" would have to enlarge is enlarged by bicubic.
+    """
+    shrinks = rgb.shape[1] >= size[0] and rgb.shape[0] >= size[1]
+    how = Image.Resampling.BOX if resample == "box" and shrinks else Image.Resampling.BICUBIC
+    return np.array(Image.fromarray(rgb).resize(size, how))
 
 
 def content_hash(picture: Picture) -> str:

@@ -185,7 +185,8 @@ def choose(
 def nearest(pool: Pool, pack: Pack, rgb: Bytes, count: int, fit: Fit = "pad") -> Ranked:
     """The `count` most similar patches of a pool for each quadrant of a page u8[H,W,3], at the pack's size for it."""
     encoder = PatchEncoder(pack, choose_size((rgb.shape[1], rgb.shape[0]), pack.config.pages.sizes), fit)
-    context = context_image(fit_page(rgb, encoder.size, fit)[0], cast(Mode, pack.config.style.context))
+    fitted = fit_page(rgb, encoder.size, fit, pack.config.pages.resample)[0]
+    context = context_image(fitted, cast(Mode, pack.config.style.context))
     queries = encoder.patches(query_patches(context))
     return pool.search(
         queries, count, encoder.key, encoder.dim, encoder.pictures, lambda reference: reference.state != "banned"
@@ -233,14 +234,14 @@ class Tiles:
         self._tiles: dict[tuple[object, ...], Bytes] = {}
         self._lock = threading.Lock()
 
-    def get(self, pool: Pool, hit: Hit, size: tuple[int, int], fit: Fit) -> Bytes:
+    def get(self, pool: Pool, hit: Hit, size: tuple[int, int], fit: Fit, resample: str = "bicubic") -> Bytes:
         """u8[H/2-2,W/2-2,3] for a working size of (W, H)."""
-        key = (hit.reference.sha256, hit.patch, size, fit)
+        key = (hit.reference.sha256, hit.patch, size, fit, resample)
         with self._lock:
             found = self._tiles.get(key)
         if found is None:
-            fitted = fit_page(pool.picture(hit.reference).rgb, size, fit)[0]
-            found = tile(reference_patches(fitted)[hit.patch], size)
+            fitted = fit_page(pool.picture(hit.reference).rgb, size, fit, resample)[0]
+            found = tile(reference_patches(fitted)[hit.patch], size, resample)
             with self._lock:
                 self._tiles[key] = found
                 while len(self._tiles) > MAX_TILES:

@@ -57,7 +57,7 @@ def test_measuring_ends_where_batches_make_it_worse_or_cannot_be_run():
         measure_curve(one_only, 8, fixed=True)
 
 
-@pytest.mark.parametrize("config", [fake_config(), fake_config(text=True, inner=True, luminance_planes=4)])
+@pytest.mark.parametrize("config", [fake_config(), fake_config(text=True, inner=True, luminance_planes=8)])
 def test_a_pack_is_measured_by_its_own_engine(config):
     pack = fake_pack(config, cost={"denoise_step": lambda rows: 0.01})
     model = measure(pack)

@@ -92,17 +92,27 @@ def test_luminance_planes_follow_the_formula() -> None:
     assert planes.shape == (8, 3, 2)
     assert planes.dtype == np.float32
     cell = canvas[4:8, 4:8].astype(np.float64) @ [0.299, 0.587, 0.114] / 255
-    expected: list[float] = []
-    for y in (cell.mean(), cell.max()):
-        expected += [np.sin(np.pi * y), np.sin(2 * np.pi * y), np.cos(np.pi * y), np.cos(2 * np.pi * y)]
+    mean, quartile = cell.mean(), np.sort(cell.ravel())[-4]
+    expected = [np.sin(np.pi * mean), np.cos(np.pi * mean)]
+    for wave in (np.sin, np.cos):
+        expected += [wave(2**k * np.pi * quartile) for k in range(3)]
     np.testing.assert_allclose(planes[:, 1, 1], expected, atol=1e-5)
 
 
 def test_black_and_white_have_the_ends_of_the_planes() -> None:
     canvas = np.zeros((2, 8, 8, 3), np.uint8)
     canvas[1] = 255
-    planes = latents.luminance_planes(canvas, 8, 4)[:, :, 0, 0]
-    np.testing.assert_allclose(planes, [[0, 1, 0, 1], [0, -1, 0, -1]], atol=1e-6)
+    planes = latents.luminance_planes(canvas, 8, 8)[:, :, 0, 0]
+    np.testing.assert_allclose(planes, [[0, 1, 0, 0, 0, 1, 1, 1], [0, -1, 0, 0, 0, -1, 1, 1]], atol=1e-5)
+
+
+def test_a_fill_keeps_its_planes_where_a_line_crosses_it() -> None:
+    fill = np.full((4, 4, 3), 180, np.uint8)
+    crossed = fill.copy()
+    crossed[:, 1:3] = 0
+    whole, lined = (latents.luminance_planes(canvas, 4, 16)[:, 0, 0] for canvas in (fill, crossed))
+    np.testing.assert_allclose(lined[4:], whole[4:], atol=1e-5)
+    assert np.abs(lined[:4] - whole[:4]).max() > 0.5
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 32), (32, 96), (9, 7)])

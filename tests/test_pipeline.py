@@ -175,7 +175,7 @@ def test_references_are_read_and_embedded_once(tmp_path):
 
 def test_nothing_is_computed_twice():
     for inner in (False, True):
-        pack = fake_pack(fake_config(inner=inner, luminance_planes=4))
+        pack = fake_pack(fake_config(inner=inner, luminance_planes=8))
         Colorizer(pack).colorize(drawing(), REFERENCES, ColorizeOptions(steps=3))
         calls = {graph: pack.engine(graph).batches for graph in ("vae_encoder", "denoise_step", "vae_decoder", "gsrp")}
         assert calls == {"vae_encoder": [1] * (1 + inner), "denoise_step": [1] * 3, "vae_decoder": [1], "gsrp": [1]}

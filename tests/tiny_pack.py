@@ -21,7 +21,7 @@ MODEL = ModelConfig(
     vae_factor=4,
     scaling_factor=0.5,
     condition_channels=5,
-    luminance_planes=4,
+    luminance_planes=8,
     prediction_type="v_prediction",
 )
 _NET: dict[str, Any] = {

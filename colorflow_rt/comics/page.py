@@ -32,14 +32,16 @@ class Page:
         """Rec.601 luminance of the truth, u8[H, W]."""
         return np.array(Image.fromarray(self.truth).convert("L"))
 
-    def screentone(self, seed: int, blend: float | None = None) -> U8:
+    def screentone(self, seed: int, blend: float | None = None, unit: float | None = None) -> U8:
         """Dots in place of grays, u8[H, W]: each gray level has a pitch and an angle drawn from `seed`.
 
         `blend` 0..1 mixes in the gray page (ColorFlow, training: random linear blend of gray and screentone):
-        0 is the gray page, 1 or None is dots only. Lines stay black and paper stays white.
+        0 is the gray page, 1 or None is dots only. Lines stay black and paper stays white. Pitches are 0.8 to 1.6 of
+        `unit` pixels, which is 1/110 of the page's width but at least 3.
         """
         gray = self.gray()
-        dots = np.minimum(_dots(_without_lines(gray, self.lines), np.random.default_rng(seed)), self.lines)
+        unit = max(3.0, gray.shape[1] / 110) if unit is None else unit
+        dots = np.minimum(_dots(_without_lines(gray, self.lines), unit, np.random.default_rng(seed)), self.lines)
         return dots if blend is None else blend_tone(gray, dots, blend)
 
     def lineart(self, shaded: bool = False) -> U8:
@@ -55,8 +57,7 @@ def _without_lines(gray: U8, lines: U8) -> U8:
     return np.minimum(fill, 255).astype(np.uint8)
 
 
-def _dots(gray: U8, rng: np.random.Generator) -> U8:
-    unit = max(3.0, gray.shape[1] / 110)
+def _dots(gray: U8, unit: float, rng: np.random.Generator) -> U8:
     step = 256 / BINS
     bins = (gray / np.float32(step)).astype(np.uint8)
     tones = [(unit * float(rng.uniform(0.8, 1.6)), float(rng.choice(ANGLES))) for _ in range(4)]

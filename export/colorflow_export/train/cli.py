@@ -56,6 +56,16 @@ def collect(work: Path, out: Path, version: str) -> None:
     click.echo(f"{out}: {written.name} {written.version}, {len(written.files)} files")
 
 
+@train.command(name="export-descreen")
+@WORK
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The ONNX file to write.")
+def export_descreen(work: Path, out: Path) -> None:
+    """Write the network that takes screentone out, trained in WORK, as the runtime reads it."""
+    from colorflow_export.train.descreen import export_descreen
+
+    export_descreen(work, out)
+
+
 def _stage(name: str, description: str) -> None:
     @train.command(name=name, help=description)
     @WORK
@@ -74,7 +84,7 @@ def _stage(name: str, description: str) -> None:
     def command(work: Path, minutes: float | None, threads: int | None, **fields: object) -> None:
         import torch
 
-        from colorflow_export.train import stages
+        from colorflow_export.train import descreen, stages
 
         if threads:
             torch.set_num_threads(threads)
@@ -83,6 +93,7 @@ def _stage(name: str, description: str) -> None:
             "clip": stages.train_clip,
             "unet": stages.train_unet,
             "gsrp": stages.train_gsrp,
+            "descreen": descreen.train_descreen,
         }
         work.mkdir(parents=True, exist_ok=True)
         run[name](work, stage_options(name, **fields), minutes)
@@ -92,3 +103,4 @@ _stage("vae", "The VAE: L1 on crops.")
 _stage("clip", "The CLIP tower: black-and-white patches to colour patches of the same characters.")
 _stage("unet", "Guider and U-Net: the canvas latents.")
 _stage("gsrp", "The fusion net of the guided super-resolution: L1.")
+_stage("descreen", "The network that takes screentone out of pages: L1 on generated pages.")

@@ -51,7 +51,7 @@ def recipe(version: str) -> PackRecipe:
         license="Apache-2.0",
         description="small model of our own, trained on generated comics; paints at 128x192, no text",
         style=StyleConfig(inputs=("gray", "screentone", "lineart"), context="page"),
-        pages=PagesConfig(config.PAGE_SIZES, multiple=32, gsrp_scale=1.5, fusion_statistics="running"),
+        pages=PagesConfig(config.PAGE_SIZES, 32, 1.5, "running", resample=config.RESAMPLE, screentone="removed"),
         encoder=EncoderConfig(
             id="mini-clip-1",
             image_size=clip["image_size"],

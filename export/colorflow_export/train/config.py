@@ -48,6 +48,7 @@ MINI: dict[str, Any] = {
 }
 CONDITION_CHANNELS = 5
 LUMINANCE_PLANES = 16
+RESAMPLE = "box"  # halos of bicubic would change the gray beside every line
 LATENT_STD = 0.53  # the latents' spread (stages.latent_targets): the pack's scaling_factor is its inverse
 # "sample" rather than epsilon or v: a network that says x0 is right at every timestep as soon as it is right at one,
 # and in an hour on two cores that decided (benchmarks/LOG.md). v is there for longer trainings.
@@ -84,6 +85,7 @@ STAGES: dict[str, TrainOptions] = {
     "clip": TrainOptions("clip", steps=1500, batch=64, learning_rate=1e-3),
     "unet": TrainOptions("unet", steps=20000, batch=8, learning_rate=1e-3),
     "gsrp": TrainOptions("gsrp", steps=1500, batch=8, learning_rate=1e-3),
+    "descreen": TrainOptions("descreen", steps=3000, batch=16, learning_rate=1.5e-3),
 }
 
 

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from colorflow_export.modules import ColorGuider
 from colorflow_export.train.config import LUMINANCE_PLANES
 
-OCTAVES = LUMINANCE_PLANES // 4
-SHARPNESS = (10.0, 6.0, 3.0, 2.0)  # of each octave: a share of e^-1 is lost about 8 gray levels away
-HEADS = ((0.5, 1.0), (1.0, 0.3))  # how much each head makes of a cell's mean, and of its brightest luminance
+OF_MEAN, OF_FILL = LUMINANCE_PLANES // 8, 3 * LUMINANCE_PLANES // 8  # octaves of a cell's mean, of its upper quartile
+OCTAVES = (*range(OF_MEAN), *range(OF_MEAN), *range(OF_FILL), *range(OF_FILL))  # sines and cosines: one for each plane
+SHARPNESS = (10.0, 6.0, 3.0, 2.0, 1.0, 0.5)  # of each octave: a share of e^-1 is lost about 6 gray levels away
+HEADS = ((0.5, 1.0), (1.0, 0.3))  # how much each head makes of a cell's mean, and of its upper quartile
 SPREAD = 2.2  # by how much the norms before an attention spread the planes
 PREFERENCE = 3.0  # logit by which references are looked at rather than the page
 LUMA, MASK = LUMINANCE_PLANES, LUMINANCE_PLANES + 3  # where the led features stand: planes, luma, 2 chromas, mask
@@ -121,8 +122,8 @@ def _head(layer: Any, head: int, shares: tuple[float, float], constant: int, tar
     for weight in (query, key, value):
         weight[first : spare + 1] = 0
     for i in range(LUMINANCE_PLANES):
-        share = shares[i // (2 * OCTAVES)]
-        query[first + i, 2 * i] = key[first + i, 2 * i] = (share * SHARPNESS[i % OCTAVES] * scale) ** 0.5 / SPREAD
+        sharpness = shares[i >= 2 * OF_MEAN] * SHARPNESS[OCTAVES[i]]
+        query[first + i, 2 * i] = key[first + i, 2 * i] = (sharpness * scale) ** 0.5 / SPREAD
     query[spare, constant] = key[spare, 2 * MASK] = (PREFERENCE * scale) ** 0.5
     for i in range(FETCHED):
         value[first + i, 2 * (LUMA + i)] = 1

@@ -7,15 +7,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from colorflow_export.train.config import RESAMPLE
 from colorflow_export.train.pool import PoolChapter, load_chapter, pool_files, turn_chroma
 from colorflow_rt import canvas
+from colorflow_rt.pixels import resize
 
 U8 = NDArray[np.uint8]
-STYLE_SHARE = {"gray": 0.65, "screentone": 0.3, "lineart": 0.05}
+STYLE_SHARE = {"gray": 0.65, "screentone": 0.22, "lineart": 0.13}
+TONES = 24  # gray levels that a screentone page has left
 CACHED_CHAPTERS = 600
 
 
@@ -49,15 +51,15 @@ class Pool:
 
 
 def styled(chapter: PoolChapter, page: int, rng: np.random.Generator) -> U8:
-    """The page in a random style u8[H,W]; screentone is blended with gray at random (paper, screenstyle)."""
+    """The page in a random style u8[H,W], screentone as it is once its dots are gone: few grays, not quite the true ones."""
     style = rng.choice(list(STYLE_SHARE), p=list(STYLE_SHARE.values()))
     if style == "gray":
         return np.asarray(chapter.gray[page])
     if style == "lineart":
         return np.asarray(chapter.lineart[page])
-    share = np.float32(rng.random() if rng.random() < 0.7 else 1.0)
-    blend = chapter.gray[page] * (1 - share) + chapter.screentone[page] * share
-    return np.asarray(np.rint(blend), np.uint8)
+    step = np.float32(255 / (TONES - 1))
+    toned = np.rint(chapter.gray[page] / step) * step + rng.normal(0, 1.5, chapter.gray[page].shape)
+    return np.asarray(np.rint(toned).clip(0, 255), np.uint8)
 
 
 def canvas_sample(chapter: PoolChapter, size: tuple[int, int], rng: np.random.Generator) -> CanvasSample:
@@ -83,11 +85,11 @@ def _tiles(references: list[U8], size: tuple[int, int], rng: np.random.Generator
     others = [i for i in rng.permutation(len(patches)) if i % 5]
     order = (wholes + [int(i) for i in others])[:12]
     order += [int(rng.integers(len(patches))) for _ in range(12 - len(order))]
-    return [canvas.tile(patches[i], size) for i in rng.permutation(order)]
+    return [canvas.tile(patches[i], size, RESAMPLE) for i in rng.permutation(order)]
 
 
 def resized(image: U8, size: tuple[int, int]) -> U8:
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    return resize(image, size, RESAMPLE)
 
 
 class CanvasBatches(IterableDataset[tuple[Tensor, Tensor]]):

@@ -167,11 +167,13 @@ def reference_mask(height: int, width: int, on: torch.device) -> Tensor:
 
 
 def luminance_planes(context: Tensor, factor: int) -> Tensor:
-    """The extra planes of docs/pack.md: sines, then cosines of pi 2^k Y, of each cell's mean and of its brightest Y."""
+    """The extra planes of docs/pack.md: sines, then cosines of pi 2^k Y, of each cell's mean and upper quartile."""
     y = (_luma(context) + 1) / 2
-    octaves = math.pi * 2.0 ** torch.arange(LUMINANCE_PLANES // 4, device=y.device).view(1, -1, 1, 1)
-    mean, brightest = F.avg_pool2d(y, factor) * octaves, F.max_pool2d(y, factor) * octaves
-    return torch.cat([mean.sin(), mean.cos(), brightest.sin(), brightest.cos()], dim=1)
+    octaves = math.pi * 2.0 ** torch.arange(LUMINANCE_PLANES, device=y.device).view(1, -1, 1, 1)
+    mean = F.avg_pool2d(y, factor) * octaves[:, : LUMINANCE_PLANES // 8]
+    brightest = F.pixel_unshuffle(y, factor).topk(factor * factor // 4, dim=1).values[:, -1:]
+    fill = brightest * octaves[:, : 3 * LUMINANCE_PLANES // 8]
+    return torch.cat([mean.sin(), mean.cos(), fill.sin(), fill.cos()], dim=1)
 
 
 def shifted_timesteps(count: int, mu: float, total: int = 1000) -> Tensor:
