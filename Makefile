@@ -21,7 +21,7 @@ proto: .venv-dev/ready
 	  --grpc_python_out=server --pyi_out=server proto/colorflow/v1/colorflow.proto
 
 test: .venv-dev/ready
-	$(DEV)/python -m pytest
+	$(DEV)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv-dev/ready
 	$(DEV)/ruff check .

@@ -67,8 +67,8 @@ def ceiling(bench: Path, pack: str, limit: int) -> None:
         for page in chosen_pages(chapters, style, limit):
             painter = next(each for each in painters if each.chapter.name == page.chapter)
             for bound in _bounds(colorizer, painter, page):
-                truth, drawn = read_rgb(page.truth), drawn_page(colorizer.pack, read_rgb(page.page), style)
-                found[bound.name].append((psnr(truth, drawn.merge(bound.image, "auto")), bound.seen))
+                rgb, truth = read_rgb(page.page), read_rgb(page.truth)
+                found[bound.name].append((psnr(truth, merge(rgb, bound.image, style=style)), bound.seen))
         rows = [
             (name, f"{np.mean([db for db, _ in each]):.2f}", _seen([seen for _, seen in each]))
             for name, each in found.items()

@@ -1,7 +1,8 @@
 """Screentone off a page: the gray that its dots stand for, lines and lettering as they are.
 
 A small network of ours does it at the page's own size (`colorflow-export train descreen`). It belongs to no pack: its
-answer is about the page alone. A pack says whether it wants such pages ([pages] screentone, docs/pack.md).
+answer is about the page alone. The last step of every page uses it; a pack says whether its model wants to see such
+pages, too ([pages] screentone, docs/pack.md).
 """
 
 from functools import cache

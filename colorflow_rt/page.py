@@ -28,7 +28,6 @@ from colorflow_rt.canvas import (
 )
 from colorflow_rt.context import Mode, context_image, detect_style
 from colorflow_rt.denoise import Slot
-from colorflow_rt.descreen import without_dots
 from colorflow_rt.errors import OptionError
 from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.pack import Pack
@@ -37,7 +36,7 @@ from colorflow_rt.pool import PatchEncoder, Pool, Ranked, Tiles, choose
 from colorflow_rt.result import Match, Result
 from colorflow_rt.schedule import Schedule
 from colorflow_rt.timing import StageClock
-from colorflow_rt.upscale import chroma_layer, merge, super_resolve
+from colorflow_rt.upscale import chroma_layer, drawn_page, merge, super_resolve
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -100,7 +99,7 @@ class PageRun:
             passed = is_colored(self._picture.rgb)
             if not passed:
                 self._style = detect_style(self._picture.rgb) if options.style == "auto" else options.style
-                self._drawn = drawn_page(pack, self._picture.rgb, self._style)
+                self._drawn = drawn_page(self._picture.rgb, self._style)
         self._painted: list[_Painted] = []
         self._boxes: list[Box] = []
         if not passed:
@@ -126,7 +125,8 @@ class PageRun:
     def open(self, number: int) -> Window:
         """Context, retrieval, canvas and its latents. ReferencesError, OptionError, EngineError or PackError."""
         job, clock = self._job, self.clock
-        rgb = _cut(self._drawn.rgb, self._boxes[number])
+        removed = self.pack.config.pages.screentone == "removed"
+        rgb = _cut(self._drawn if removed else self._picture.rgb, self._boxes[number])
         with clock("context"):
             fitted, placement = fit_page(rgb, job.size, job.fit, self.pack.config.pages.resample)
             context = context_image(fitted, job.context)
@@ -165,17 +165,18 @@ class PageRun:
         rgb, alpha, seconds = self._picture.rgb, self._picture.alpha, self.clock.seconds
         if not self.windows:
             return Result(rgb, alpha, None, (), seconds, "color", True, None, rgb)
-        options, painted, scale = self._job.options, self._painted, self._painted[0].scale
+        options, painted, style = self._job.options, self._painted, self._style
+        scale = painted[0].scale
         with self.clock("merge"):
             model_image = join([window.image for window in painted], self._boxes, self._picture.size)
-            image = self._drawn.merge(model_image, options.luminance, options.saturation, scale)
+            image = merge(rgb, model_image, options.luminance, options.saturation, style, scale, self._drawn)
             chroma = None
             if options.chroma_layer:
-                colors = chroma_layer(self._drawn.rgb, model_image, options.saturation, self._drawn.style, scale)
+                colors = chroma_layer(self._drawn, model_image, options.saturation, scale)
                 opaque = np.full(rgb.shape[:2], 255, np.uint8)
                 chroma = np.dstack([colors, opaque if alpha is None else alpha])
         found = tuple(match for number, window in enumerate(painted) for match in matches(number, window.found))
-        return Result(image, alpha, chroma, found, seconds, self._style, False, painted[0].canvas, model_image)
+        return Result(image, alpha, chroma, found, seconds, style, False, painted[0].canvas, model_image)
 
     def _retrieve(self, context: Bytes) -> Ranked:
         job = self._job
@@ -215,28 +216,6 @@ class PageRun:
         large = round(job.size[0] * scale), round(job.size[1] * scale)
         guide = context_image(fit_page(rgb, large, job.fit)[0], job.context)
         return super_resolve(self.pack.engine("gsrp"), color, guide, self.pack.config.model.vae_factor)
-
-
-@dataclass(frozen=True, eq=False)
-class Drawn:
-    """A page u8[H,W,3] as it came, and as the model and the last step see it: "gray", once its dots are gone."""
-
-    page: Bytes
-    came_as: str
-    rgb: Bytes
-    style: str
-
-    def merge(self, color: Bytes, luminance: str, saturation: float = 1.0, scale: float | None = None) -> Bytes:
-        """`upscale.merge`; luminance "page" is that of the page as it came, dots and all."""
-        page, style = (self.page, self.came_as) if luminance == "page" else (self.rgb, self.style)
-        return merge(page, color, luminance, saturation, style, scale)
-
-
-def drawn_page(pack: Pack, rgb: Bytes, style: str) -> Drawn:
-    """The page u8[H,W,3] of this style as the pack wants it: screentone goes where the pack says so. EngineError."""
-    if style == "screentone" and pack.config.pages.screentone == "removed":
-        return Drawn(rgb, style, without_dots(rgb), "gray")
-    return Drawn(rgb, style, rgb, style)
 
 
 def matches(window: int, found: Ranked) -> Iterator[Match]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from colorflow_rt.descreen import without_dots
 from colorflow_rt.engine import Engine
 from colorflow_rt.errors import check_choice
 from colorflow_rt.guided import guided_resize
@@ -40,9 +41,9 @@ def super_resolve(engine: Engine, color: Bytes, guide: Bytes, multiple: int) -> 
     return from_model(engine(feeds)["image"][0])[:height, :width]
 
 
-def default_luminance(style: str) -> str:
-    """What "auto" means: "page" for gray pages; "lines" where the page's own luminance is dots or blank paper."""
-    return "page" if style == "gray" else "lines"
+def drawn_page(rgb: Bytes, style: str) -> Bytes:
+    """The page u8[H,W,3] with its screentone turned into the gray that it stands for, if that is its style."""
+    return without_dots(rgb) if style == "screentone" else rgb
 
 
 def merge(
@@ -52,47 +53,43 @@ def merge(
     saturation: float = 1.0,
     style: str = "gray",
     scale: float | None = None,
+    drawn: Bytes | None = None,
 ) -> Bytes:
     """The page u8[H0,W0,3] with the colours of the model's picture `color` (u8, any size), u8[H0,W0,3].
 
     luminance "page": the page's own, to within half a level, with the model's chroma; where a colour does not
     exist at that luminance its chroma is lessened, so white paper and black ink stay neutral.
     "lines": the model's picture with the page's lines and lettering laid over it, multiplied.
-    "model": the model's picture, resized (Lanczos). "auto": `default_luminance` of the style.
+    "model": the model's picture, resized (Lanczos).
+    "auto": "lines" for line art, whose own luminance is blank paper; else "page", of a screentone page without dots.
     saturation: factor on the chroma, at constant luminance.
-    style "gray", "screentone" or "lineart": what stops the colours, and whether dots are taken out of the lines.
-    scale: the page's pixels to one that was painted, where `color` has been enlarged already.
-    Raises OptionError where `luminance` is unknown.
+    style "gray", "screentone" or "lineart". scale: the page's pixels to one that was painted, where `color` has been
+    enlarged already. drawn: `drawn_page`, where it is known. Raises OptionError where `luminance` is unknown.
     """
     check_choice("luminance", luminance, LUMINANCES)
-    if luminance == "auto":
-        luminance = default_luminance(style)
     if luminance == "model":
         return _saturated(_lanczos(color, (page.shape[1], page.shape[0])), saturation)
-    gray = luminance_of(page)
-    levels = np.rint(gray).astype(np.uint8)
-    if luminance == "page":
-        return _recolor(gray, _guided(color, levels, style, scale), saturation)
-    layer = line_layer(levels, style == "screentone")
-    base = guided_resize(color, levels if style == "gray" else layer, scale)
-    return _multiply(_saturated(base, saturation), layer)
+    drawn = drawn_page(page, style) if drawn is None else drawn
+    levels = _levels(drawn)
+    if luminance == "lines" or (luminance == "auto" and style == "lineart"):
+        layer = line_layer(levels)
+        base = guided_resize(color, layer if style == "lineart" else levels, scale)
+        return _multiply(_saturated(base, saturation), layer)
+    gray = luminance_of(page if luminance == "page" else drawn)
+    return _recolor(gray, guided_resize(color, levels, scale), saturation)
 
 
-def chroma_layer(
-    page: Bytes, color: Bytes, saturation: float = 1.0, style: str = "gray", scale: float | None = None
-) -> Bytes:
+def chroma_layer(drawn: Bytes, color: Bytes, saturation: float = 1.0, scale: float | None = None) -> Bytes:
     """The colours alone at the page's size, without its lines, all at middle gray's luminance: u8[H0,W0,3].
 
     Laid over the page in an image editor's blending mode "Color" it gives about the picture of luminance "page".
     """
-    levels = np.rint(luminance_of(page)).astype(np.uint8)
-    return _recolor(np.full(levels.shape, 128, np.float32), _guided(color, levels, style, scale), saturation)
+    levels = _levels(drawn)
+    return _recolor(np.full(levels.shape, 128, np.float32), guided_resize(color, levels, scale), saturation)
 
 
-def _guided(color: Bytes, levels: Bytes, style: str, scale: float | None) -> Bytes:
-    """The model's picture at the page's size; the page stops its colours, its dots do not."""
-    edges = line_layer(levels, screentone=True) if style == "screentone" else levels
-    return guided_resize(color, edges, scale)
+def _levels(rgb: Bytes) -> Bytes:
+    return np.rint(luminance_of(rgb)).astype(np.uint8)
 
 
 def _lanczos(image: Bytes, size: tuple[int, int]) -> Bytes:

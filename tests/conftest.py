@@ -1,8 +1,29 @@
 """Fixtures that several files of tests share: packs with tiny networks, exported once per run."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+
+
+def pytest_configure() -> None:
+    """Beside another worker of pytest-xdist each keeps to one thread; the programs that tests start do, too."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder that `make` fills: by one worker of pytest-xdist, for all."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    done = folder.with_suffix(".done")
+    with FileLock(folder.with_suffix(".lock")):
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -11,9 +32,7 @@ def tiny_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from colorflow_export.packs import write_pack
     from tiny_pack import tiny_modules, tiny_recipe
 
-    folder = tmp_path_factory.mktemp("packs") / "tiny"
-    write_pack(tiny_modules(), tiny_recipe(), folder)
-    return folder
+    return _once(tmp_path_factory, "tiny", lambda folder: write_pack(tiny_modules(), tiny_recipe(), folder))
 
 
 @pytest.fixture(scope="session")
@@ -22,9 +41,10 @@ def golden_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from colorflow_export.packs import write_pack
     from tiny_pack import golden_modules, golden_recipe
 
-    folder = tmp_path_factory.mktemp("packs") / "golden"
-    write_pack(golden_modules(), golden_recipe(), folder, storage="float32")
-    return folder
+    def make(folder: Path) -> None:
+        write_pack(golden_modules(), golden_recipe(), folder, storage="float32")
+
+    return _once(tmp_path_factory, "golden", make)
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +53,10 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from colorflow_export.convert import ConvertOptions, convert
     from released import GOLDEN, arrange_golden
 
-    root = tmp_path_factory.mktemp("released")
-    colorflow, sd15, text = arrange_golden(GOLDEN / "sd_small_5ch", root)
-    options = ConvertOptions(name="golden", sizes=((64, 96),), rank=4, alpha=4, text=text)
-    convert(colorflow, sd15, root / "golden", options)
-    return root / "golden"
+    def make(folder: Path) -> None:
+        released = folder.with_name("released")
+        released.mkdir()
+        colorflow, sd15, text = arrange_golden(GOLDEN / "sd_small_5ch", released)
+        convert(colorflow, sd15, folder, ConvertOptions(name="golden", sizes=((64, 96),), rank=4, alpha=4, text=text))
+
+    return _once(tmp_path_factory, "converted", make)

@@ -12,7 +12,7 @@ from colorflow_rt.guided import guided_resize
 from colorflow_rt.linework import line_layer
 from colorflow_rt.pixels import luminance, resize
 from colorflow_rt.screentone import blend, screentone
-from colorflow_rt.upscale import chroma_layer, default_luminance, merge, super_resolve
+from colorflow_rt.upscale import chroma_layer, drawn_page, merge, super_resolve
 
 SIDE = ("B", 3, "H", "W")
 
@@ -146,7 +146,7 @@ def test_lines_drop_the_pages_grays_and_keep_its_black():
     fill, ink = drawing()
     fill[20:60, 20:60] = 0  # a black area, wider than any line
     page = np.minimum(fill, ink)
-    layer = line_layer(page, screentone=False)
+    layer = line_layer(page)
     flat = (ndimage.minimum_filter(ink, 9) == 255) & (
         ndimage.maximum_filter(fill, 9) == ndimage.minimum_filter(fill, 9)
     )
@@ -160,7 +160,7 @@ def test_screentone_goes_and_lines_stay(pitch, angle, amount):
     fill[400:740, 20:490] = 190
     page = blend(np.minimum(fill, ink), np.minimum(screentone(fill, pitch=pitch, angle=angle), ink), amount)
     lines, paper = ink < 64, ndimage.minimum_filter(ink, 5) == 255
-    before, after = line_layer(page, screentone=False), line_layer(page, screentone=True)
+    before, after = line_layer(page), line_layer(drawn_page(gray_to_rgb(page), "screentone")[..., 0])
     assert (before[paper] < 190).mean() > 0.15
     assert (after[paper] < 190).mean() < 0.15 * (before[paper] < 190).mean()
     assert (after[lines] < 128).mean() > 0.97
@@ -176,8 +176,8 @@ def test_lettering_and_hatching_are_not_taken_for_screentone():
             ink[y : y + 9, x : x + 6][glyph] = 0
     yy, xx = np.mgrid[0:512, 0:512]
     ink[(yy > 280) & ((xx + yy) % 6 < 2)] = 0
-    layer = line_layer(ink, screentone=True)
-    assert (layer[ink == 0] == 0).mean() > 0.98
+    layer = line_layer(drawn_page(gray_to_rgb(ink), "screentone")[..., 0])
+    assert (layer[ink == 0] < 64).mean() > 0.98
 
 
 def test_model_luminance_is_the_resized_picture():
@@ -187,13 +187,24 @@ def test_model_luminance_is_the_resized_picture():
 
 
 def test_auto_depends_on_style():
-    assert [default_luminance(style) for style in ("gray", "screentone", "lineart")] == ["page", "lines", "lines"]
     page, color = gray_to_rgb(np.minimum(*drawing())), random_colors((96, 64), 2)
-    for style in ("gray", "screentone", "lineart"):
-        explicit = merge(page, color, default_luminance(style), style=style)
+    drawn = drawn_page(page, "screentone")
+    for style, explicit in (
+        ("gray", merge(page, color, "page")),
+        ("screentone", merge(drawn, color, "page")),
+        ("lineart", merge(page, color, "lines", style="lineart")),
+    ):
         np.testing.assert_array_equal(merge(page, color, "auto", style=style), explicit)
+    np.testing.assert_array_equal(merge(page, color, style="screentone", drawn=drawn), merge(drawn, color, "page"))
     with pytest.raises(OptionError, match="auto, page, lines, model"):
         merge(page, color, "luma")
+
+
+def test_the_luminance_of_a_screentone_page_is_its_dots_if_asked_for():
+    fill, ink = drawing()
+    page = gray_to_rgb(np.minimum(screentone(fill, pitch=4.0, angle=45), ink))
+    found = merge(page, random_colors((96, 64), 2), "page", style="screentone")
+    assert np.abs(luminance(found) - luminance(page)).max() < 1.0
 
 
 def test_chroma_layer_has_one_luminance_and_no_lines():

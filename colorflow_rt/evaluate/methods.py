@@ -12,12 +12,13 @@ from colorflow_rt.evaluate.chapters import BenchPage, Chapter, read_ids
 from colorflow_rt.evaluate.identity import RegionColours, region_colours
 from colorflow_rt.jobs import sha256_or_nothing
 from colorflow_rt.options import ColorizeOptions
-from colorflow_rt.page import PageRun, drawn_page
+from colorflow_rt.page import PageRun
 from colorflow_rt.pipeline import DEFAULT_OPTIONS, Colorizer
 from colorflow_rt.pixels import U8, Picture, Source
 from colorflow_rt.pool import QUADRANTS, RANKS, Pool, Ranked
 from colorflow_rt.references import Hit
 from colorflow_rt.result import Match
+from colorflow_rt.upscale import merge
 
 OURS = ("ours", "random_references", "no_retrieval", "no_gsrp")
 METHODS = ("ours", *BASELINES, *OURS[1:])
@@ -118,8 +119,7 @@ class ChapterPainter:
         model = self._oracle(page, rgb) if method == ORACLE else BASELINES[method](rgb, page.style, self.colours)
         if model is None:
             return None
-        drawn = drawn_page(self._painters.colorizer.pack, rgb, page.style)
-        return Painted(drawn.merge(model, options.luminance, options.saturation), model)
+        return Painted(merge(rgb, model, options.luminance, options.saturation, page.style), model)
 
     def _ours(self, method: str, rgb: U8, options: ColorizeOptions) -> Painted | None:
         pool = self.other_pool if method == "random_references" else self.pool

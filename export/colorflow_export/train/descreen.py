@@ -24,9 +24,11 @@ from colorflow_rt.files import atomic_path
 U8 = NDArray[np.uint8]
 FIRST = 1_000_000  # chapters from here on, which the other trainings never see
 SIZES = ((512, 768), (768, 512), (640, 960), (384, 576))
+INK = 2.0  # how much more it costs to lose a line
 CROP, CROPS = 96, 32  # side in pixels; of each drawn page
-UNITS = (2.5, 9.0)  # range of the dots' unit in pixels; pitches are 0.8 to 1.6 of it
+UNITS = (2.5, 16.0)  # range of the dots' unit in pixels, all octaves alike; pitches are 0.8 to 1.6 of it
 WIDTHS = (16, 32, 64)
+INKED = 0.4  # share of crops that get hatching or small print, which must stay
 ROUGH = 0.3  # share of crops that have been through a JPEG file or a resize
 
 
@@ -91,10 +93,36 @@ def _page_crops(rng: np.random.Generator) -> Iterator[tuple[U8, U8]]:
 
 
 def _crop(page: Page, place: tuple[slice, slice], rng: np.random.Generator) -> tuple[U8, U8]:
-    part = Page(page.truth[place], page.lines[place], page.shading[place], page.regions[place])
+    part = Page(page.truth[place].copy(), page.lines[place].copy(), page.shading[place], page.regions[place])
+    if rng.random() < INKED:
+        ink = _hatching(rng) if rng.random() < 0.6 else _glyphs(rng)
+        part.truth[ink], part.lines[ink] = 0, 0
     share = None if rng.random() < 0.8 else float(rng.random())
-    toned = part.screentone(int(rng.integers(2**31)), share, unit=float(rng.uniform(*UNITS)))
+    toned = part.screentone(int(rng.integers(2**31)), share, unit=float(np.exp(rng.uniform(*np.log(UNITS)))))
     return _roughened(toned, rng) if rng.random() < ROUGH else toned, part.gray()
+
+
+def _hatching(rng: np.random.Generator) -> NDArray[np.bool_]:
+    """bool[C,C]: parallel strokes in part of a crop, which no screen is."""
+    y, x = np.mgrid[:CROP, :CROP].astype(np.float32)
+    turn, period = rng.uniform(0, np.pi), rng.uniform(3, 12)
+    strokes = (np.cos(turn) * x + np.sin(turn) * y) % period < max(1.2, period * rng.uniform(0.15, 0.4))
+    return np.asarray(strokes & _somewhere(rng))
+
+
+def _glyphs(rng: np.random.Generator) -> NDArray[np.bool_]:
+    """bool[C,C]: small print of any script in part of a crop: marks in rows, no two alike."""
+    height, width, dot = (int(rng.integers(*limits)) for limits in ((5, 16), (4, 12), (1, 4)))
+    marks = rng.random((CROP // dot + 1, CROP // dot + 1)) < 0.55
+    rows, columns = np.arange(CROP) % (height + 4) < height, np.arange(CROP) % (width + 2) < width
+    return marks.repeat(dot, 0).repeat(dot, 1)[:CROP, :CROP] & rows[:, None] & columns & _somewhere(rng)
+
+
+def _somewhere(rng: np.random.Generator) -> NDArray[np.bool_]:
+    place = np.zeros((CROP, CROP), bool)
+    (top, bottom), (left, right) = (np.sort(rng.integers(0, CROP + 1, 2)) for _ in range(2))
+    place[top:bottom, left:right] = True
+    return place
 
 
 def _roughened(toned: U8, rng: np.random.Generator) -> U8:
@@ -105,7 +133,7 @@ def _roughened(toned: U8, rng: np.random.Generator) -> U8:
 
 
 def train_descreen(work: Path, options: TrainOptions, minutes: float | None) -> None:
-    """L1 on the gray page and on its differences (lines)."""
+    """L1 on the gray page, most of all where it is ink, and on its differences (lines)."""
     net = Descreener().to(device()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trainer = Trainer(net, work, options)
     seed = options.seed + trainer.step + 1_000_000 * trainer.rank
@@ -115,7 +143,7 @@ def train_descreen(work: Path, options: TrainOptions, minutes: float | None) -> 
         toned, gray = (image.to(device())[:, None].float() / 255 for image in next(batches))
         output = net(toned)
         lines = F.l1_loss(output.diff(dim=3), gray.diff(dim=3)) + F.l1_loss(output.diff(dim=2), gray.diff(dim=2))
-        return F.l1_loss(output, gray) + lines
+        return ((output - gray).abs() * (1 + INK * (gray < 0.25))).mean() + lines
 
     trainer.run(loss, minutes=minutes)
 
