@@ -108,8 +108,7 @@ def _for_docs(sheet: Path) -> Path:
 
 
 def _draw_benchmark(bench: Path) -> None:
-    if any(bench.glob("*/truth")):
-        return
+    """What of it is there already is kept."""
     numbers = {"chapters": CHAPTERS, "pages": PAGES, "references": REFERENCES, "seed": BENCHMARK_SEED}
     with Progress() as progress:
         bar = progress.add_task("drawing", total=CHAPTERS * (PAGES + REFERENCES))
