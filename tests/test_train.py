@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
@@ -10,11 +11,12 @@ from colorflow_export.modules import ColorVAE
 from colorflow_export.train import config
 from colorflow_export.train.cli import train
 from colorflow_export.train.collect import collect
+from colorflow_export.train.descreen import CROP, Descreener, _Crops
 from colorflow_export.train.loop import checkpoint_path, learning_rate
-from colorflow_export.train.matching import DOWN
+from colorflow_export.train.matching import DOWN, OF_FILL, OF_MEAN
 from colorflow_export.train.pool import load_chapter, pool_files, turn_chroma
 from colorflow_export.train.samples import CanvasBatches, canvas_sample, working_size
-from colorflow_export.train.stages import Denoiser, _crop, condition, shifted_timesteps
+from colorflow_export.train.stages import Denoiser, _crop, condition, load_ema, shifted_timesteps
 from colorflow_export.train.supervise import AttentionLoss
 
 from colorflow_rt import Colorizer, latents
@@ -161,9 +163,10 @@ def two_grays() -> tuple[torch.Tensor, torch.Tensor]:
     for half, level, chroma in ((slice(0, 16), 0.35, 1.0), (slice(16, 32), 0.65, -1.0)):
         y[half], red[half] = level, chroma
     mask[:, :8] = mask[:, 24:] = 1
-    angles = torch.stack([torch.pi * 2**k * y for k in range(config.LUMINANCE_PLANES // 4)])
+    angles = torch.stack([torch.pi * 2**k * y for k in range(OF_FILL)])
     seen = torch.stack([y, red * mask, red * mask, y])
-    known = torch.cat([seen, mask[None], *(angles.sin(), angles.cos()) * 2])
+    mean, fill = angles[:OF_MEAN], angles
+    known = torch.cat([seen, mask[None], mean.sin(), mean.cos(), fill.sin(), fill.cos()])
     return known[None], torch.stack([y, red, red, y])[None]
 
 
@@ -191,6 +194,25 @@ def test_the_attention_loss_is_small_where_attention_falls_on_the_right_colour()
         losses.append(float(attention.terms[0].detach()))  # of the layer that is set to compare grays
     assert losses[0] < 0.2
     assert losses[1] > 2.0
+
+
+def test_the_network_that_takes_dots_away_trains_and_runs_as_it_was_trained(tmp_path: Path) -> None:
+    for steps in ("1", "2"):  # the second call goes on
+        command("descreen", "--work", str(tmp_path), "--steps", steps, "--batch", "2")
+    command("export-descreen", "--work", str(tmp_path), "--out", str(tmp_path / "descreen.onnx"))
+    net = Descreener()
+    load_ema(net, tmp_path, "descreen")
+    page = np.random.default_rng(0).random((1, 1, 40, 72), np.float32)
+    session = onnxruntime.InferenceSession(tmp_path / "descreen.onnx")
+    np.testing.assert_allclose(session.run(None, {"page": page})[0], net(torch.from_numpy(page)), atol=1e-4)
+
+
+def test_what_is_drawn_onto_crops_stays_in_the_gray_page() -> None:
+    toned, gray = next(iter(_Crops(batch=64, seed=1)))
+    assert toned.shape == gray.shape == (64, CROP, CROP)
+    assert (gray[toned == 255] > 0).float().mean() > 0.999  # no ink appears where the page is white
+    kept = [float((t[g == 0] < 128).float().mean()) for t, g in zip(toned, gray, strict=True) if (g == 0).any()]
+    assert min(kept) > 0.5 and sum(kept) / len(kept) > 0.95
 
 
 def test_windows_of_a_canvas_hold_its_centre_and_some_references() -> None:

@@ -5,13 +5,14 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import onnxscript.optimizer
 import torch
 from onnx_ir.passes import common
 
-from colorflow_export.graphs import Graph
+from colorflow_export.graphs import Graph, axis_parts
 from colorflow_export.modules.bundle import Modules
 from colorflow_export.weights import Place
 from colorflow_rt.engine import TensorSpec
@@ -30,8 +31,8 @@ def export_graph(graph: Graph, modules: Modules, places: Mapping[str, Place], op
     in another type; its values are not read. PackError if the exporter fixed an axis, or would keep weights inline.
     """
     net = graph.build(modules).eval()
-    with torch.no_grad(), _quiet():
-        program = torch.export.export(net, (), graph.example(), dynamic_shapes=_dynamic_shapes(graph))
+    with torch.no_grad(), quiet():
+        program = torch.export.export(net, (), graph.arguments(graph.example()), dynamic_shapes=_dynamic_shapes(graph))
         exported = torch.onnx.export(
             program,
             opset_version=opset,
@@ -58,7 +59,7 @@ def write_graph(model: ir.Model, path: Path) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the exporter's remarks on torchvision, deprecated internals of torch and names of axes."""
     log = logging.getLogger("torch.onnx")
     level = log.level
@@ -73,20 +74,24 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _dynamic_shapes(graph: Graph) -> dict[str, dict[int, object]]:
+def _dynamic_shapes(graph: Graph) -> dict[str, Any]:
     """Per input, the axes that may vary.
 
     diffusers' upsampler has a second path from batch 64 on (two halves of 32), hence the limit of 31. It differs in
     memory layout only, and the ONNX graph runs any batch.
     """
-    dims: dict[str, object] = {"B": torch.export.Dim("B", min=1, max=31)}
-    for axis, multiple in graph.multiples.items():
-        dim = torch.export.Dim(f"{axis}_{multiple}", min=1, max=8192)
-        dims[axis] = multiple * dim if multiple > 1 else dim
-    return {
-        spec.name: {i: dims[axis] for i, axis in enumerate(spec.shape) if isinstance(axis, str)}
-        for spec in graph.inputs
+    units: dict[str, Any] = {"B": torch.export.Dim("B", min=1, max=31)}
+    units |= {axis: torch.export.Dim(f"{axis}_{n}", min=1, max=8192) for axis, n in graph.multiples.items()}
+
+    def dim(axis: str) -> object:
+        name, times, over = axis_parts(axis)
+        count = graph.multiples.get(name, 1) * times // over
+        return count * units[name] if count > 1 else units[name]
+
+    shapes = {
+        spec.name: {i: dim(axis) for i, axis in enumerate(spec.shape) if isinstance(axis, str)} for spec in graph.inputs
     }
+    return graph.arguments(shapes)
 
 
 def _point_into_file(model: ir.Model, places: Mapping[str, Place]) -> None:

@@ -150,12 +150,13 @@ def train_descreen(work: Path, options: TrainOptions, minutes: float | None) -> 
 
 def export_descreen(work: Path, out: Path) -> None:
     """Write the trained network's averaged weights as one ONNX file, any page size, to `out`."""
+    from colorflow_export.to_onnx import quiet
     from colorflow_export.train.stages import load_ema
 
     net = Descreener()
     load_ema(net, work, "descreen")
     axes = {2: torch.export.Dim("H", min=1, max=4096) * 8, 3: torch.export.Dim("W", min=1, max=4096) * 8}
-    with atomic_path(out) as temporary:
+    with atomic_path(out) as temporary, quiet():
         torch.onnx.export(
             net,
             (torch.zeros(1, 1, 64, 96),),
