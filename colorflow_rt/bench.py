@@ -26,6 +26,7 @@ from colorflow_rt.engine.onnx import available_threads
 from colorflow_rt.errors import EngineError, OptionError
 from colorflow_rt.metrics import psnr
 from colorflow_rt.options import ColorizeOptions
+from colorflow_rt.page import guider_steps
 from colorflow_rt.pipeline import Colorizer
 from colorflow_rt.pixels import read_picture, write_png
 
@@ -137,6 +138,7 @@ def _record(options: BenchOptions, ours: _Ours, theirs: _Reference | None) -> di
         "pack": config.name,
         "page": list(options.size),
         "steps": options.steps or config.defaults.steps,
+        "guider_steps": guider_steps(ours.colorizer.pack, ours.options),
         "repeat": options.repeat,
         "seconds_per_page": page,
         "reference_seconds_per_page": median(reference) if reference else None,

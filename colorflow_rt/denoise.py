@@ -1,8 +1,9 @@
-"""The loop: noise becomes latents, one call of `denoise_step` after another (docs/pack.md).
+"""The loop: noise becomes latents, one step of the U-Net after another (docs/pack.md).
 
 A `Slot` is one canvas on its way. `advance` moves any slots by one step in one batch, each from where it
 stands, so a server may let canvases join and leave at every step; `denoise` is the loop over it for a batch
-that starts and ends together.
+that starts and ends together. A step is one call of `denoise_step`; a slot that leaves the guider out of some
+of its steps goes by `denoise_reuse` in all of them, after `guider` in those that have it.
 """
 
 from collections import deque
@@ -19,6 +20,10 @@ from colorflow_rt.errors import Cancelled, EngineError
 from colorflow_rt.schedule import Schedule
 
 Floats = NDArray[np.float32]
+Row = dict[str, Floats]
+
+Engines = Callable[[str], Engine]
+"""engines(graph): as `Pack.engine`; only the graphs that the slots go by are asked for"""
 
 
 @dataclass(eq=False)
@@ -28,6 +33,8 @@ class Slot:
     sample f32[C,h,w]: the noise at first. condition f32[K,h,w]. x0_prev1, x0_prev2 f32[C,h,w]: the last two
     predictions of the picture. They start as zeros: their coefficients are then zero, but NaN times 0 is NaN.
     guidance_steps: guidance is left out (its scale is 1) from this step on; None: in no step.
+    guider_steps: in how many steps the guider is evaluated; None, or as many as there are: in every step.
+    features: what the guider said last, by name; kept only while later steps need it.
     """
 
     sample: Floats
@@ -36,8 +43,10 @@ class Slot:
     guidance_scale: float = 1.0
     step: int = 0
     guidance_steps: int | None = None
+    guider_steps: int | None = None
     x0_prev1: Floats = field(init=False)
     x0_prev2: Floats = field(init=False)
+    features: Row = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.x0_prev1 = self.x0_prev2 = np.zeros_like(self.sample)
@@ -46,15 +55,25 @@ class Slot:
     def done(self) -> bool:
         return self.step == len(self.schedule)
 
+    @property
+    def reuses(self) -> bool:
+        """Whether some of its steps go by features of an earlier one."""
+        return self.guider_steps is not None and self.guider_steps < len(self.schedule)
+
+    @property
+    def guider_is_due(self) -> bool:
+        """Whether its next step evaluates the guider."""
+        return self.guider_steps is None or self.step in spread(self.guider_steps, len(self.schedule))
+
     def feeds(self) -> dict[str, NDArray[Any]]:
-        """This slot's row of every input that a denoise_step graph may have."""
+        """This slot's row of every input that a graph of the loop may have."""
         guided = self.guidance_steps is None or self.step < self.guidance_steps
         coefficients = {
             "predictor": self.schedule.predictor[self.step].astype(np.float32),
             "denoiser": self.schedule.denoiser[self.step].astype(np.float32),
             "corrector": self.schedule.corrector[self.step].astype(np.float32),
         }
-        return coefficients | {
+        state = {
             "sample": self.sample,
             "x0_prev1": self.x0_prev1,
             "x0_prev2": self.x0_prev2,
@@ -62,10 +81,13 @@ class Slot:
             "timestep": self.schedule.timesteps[self.step],
             "guidance_scale": np.asarray(self.guidance_scale if guided else 1.0, dtype=np.float32),
         }
+        return coefficients | state | self.features
 
     def move(self, sample_next: Floats, x0: Floats) -> None:
         self.sample, self.x0_prev1, self.x0_prev2 = sample_next, x0, self.x0_prev1
         self.step += 1
+        if self.done:
+            self.features = {}
 
     def result(self) -> Floats:
         """The last prediction of the picture, f32[C,h,w]; EngineError where it is not finite."""
@@ -77,15 +99,30 @@ class Slot:
         return self.x0_prev1
 
 
-def advance(engine: Engine, slots: Sequence[Slot]) -> None:
-    """Move every slot by one step, in one call of the engine; none may be done, all have one latent size."""
-    found = engine(_stacked(slots, [spec.name for spec in engine.inputs]))
-    for slot, sample_next, x0 in zip(slots, found["sample_next"], found["x0"], strict=True):
-        slot.move(sample_next, x0)
+def spread(count: int, steps: int) -> list[int]:
+    """`count` of the numbers 0 .. steps-1, evenly, with both ends; all of them where count is steps or more."""
+    if count >= steps:
+        return list(range(steps))
+    return [i * (steps - 1) // (count - 1) for i in range(count)]
+
+
+def advance(engines: Engines, slots: Sequence[Slot]) -> None:
+    """Move every slot by one step, those of one kind in one call; none may be done, all have one latent size.
+
+    If a call fails no slot has moved, so that the step may be tried again.
+    """
+    whole = [slot for slot in slots if not slot.reuses]
+    parted = [slot for slot in slots if slot.reuses]
+    due = [slot for slot in parted if slot.guider_is_due]
+    for slot, features in zip(due, _rows(engines, "guider", due), strict=True):
+        slot.features = features
+    moved = _rows(engines, "denoise_step", whole) + _rows(engines, "denoise_reuse", parted)
+    for slot, row in zip(whole + parted, moved, strict=True):
+        slot.move(row["sample_next"], row["x0"])
 
 
 def denoise(
-    engine: Engine,
+    engines: Engines,
     noise: Floats,
     condition: Floats,
     schedule: Schedule,
@@ -98,11 +135,11 @@ def denoise(
     guidance_scale matters only to graphs with text.
     """
     slots = [Slot(*row, schedule, guidance_scale) for row in zip(noise, condition, strict=True)]
-    return run(engine, slots, on_step, cancelled)
+    return run(engines, slots, on_step, cancelled)
 
 
 def run(
-    engine: Engine,
+    engines: Engines,
     slots: Sequence[Slot],
     on_step: Callable[[int, int, Floats], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -113,15 +150,18 @@ def run(
     cancelled() is asked; if true, Cancelled is raised. An engine that can keep the loop's state on its device does
     so: then previews come a step or two later, all the same in order.
     """
-    names, steps = [spec.name for spec in engine.inputs], len(slots[0].schedule)
-    bound = engine.bind(_stacked(slots, names)) if isinstance(engine, Bindable) else None
-    if bound is not None:
-        with bound as loop:
-            return _run_bound(loop, names, slots, on_step, cancelled)
+    steps = len(slots[0].schedule)
+    engine = None if any(slot.reuses for slot in slots) else engines("denoise_step")
+    if isinstance(engine, Bindable):
+        names = [spec.name for spec in engine.inputs]
+        bound = engine.bind(_stacked(slots, names))
+        if bound is not None:
+            with bound as loop:
+                return _run_bound(loop, names, slots, on_step, cancelled)
     for done in range(steps):
         if cancelled is not None and cancelled():
             raise Cancelled(f"cancelled after {done} of {steps} steps")
-        advance(engine, slots)
+        advance(engines, slots)
         if on_step is not None:
             on_step(done + 1, steps, np.stack([slot.x0_prev1 for slot in slots]))
     return np.stack([slot.result() for slot in slots])
@@ -152,7 +192,18 @@ def _run_bound(
     return np.stack([slot.result() for slot in slots])
 
 
+def _rows(engines: Engines, graph: str, slots: Sequence[Slot]) -> list[Row]:
+    """What a graph puts out for each slot, in one call; none for no slots. The rows look into one array."""
+    if not slots:
+        return []
+    engine = engines(graph)
+    found = engine(_stacked(slots, [spec.name for spec in engine.inputs]))
+    return [{name: array[i] for name, array in found.items()} for i in range(len(slots))]
+
+
 def _stacked(slots: Sequence[Slot], names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """These inputs of denoise_step, a row of each slot."""
+    """These inputs of a graph, a row of each slot; of one slot they are not copied."""
     rows = [slot.feeds() for slot in slots]
+    if len(rows) == 1:
+        return {name: np.asarray(rows[0][name])[np.newaxis] for name in names}
     return {name: np.stack([row[name] for row in rows]) for name in names}

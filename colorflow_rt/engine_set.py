@@ -103,6 +103,7 @@ class EngineSet:
     """
 
     _load: Loader
+    reuses = False  # the guider is part of every step of a built engine
 
     def __init__(self, folder: Path, config: PackConfig, target: str) -> None:
         self.manifest = EngineManifest.read(folder)

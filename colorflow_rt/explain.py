@@ -7,7 +7,7 @@ Of several layers those are shown that compare at the finest grid; heads, layers
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from colorflow_rt.engine import Engine, Tensors
 from colorflow_rt.engine.onnx import OnnxEngine
 from colorflow_rt.engine.onnx_graph import Node, read_nodes
 from colorflow_rt.errors import OptionError, PackError
-from colorflow_rt.options import ColorizeOptions
+from colorflow_rt.options import MAX_STEPS, ColorizeOptions
 from colorflow_rt.page import PageRun, Window
 from colorflow_rt.pipeline import DEFAULT_OPTIONS, Colorizer
 from colorflow_rt.pixels import Source
@@ -63,7 +63,7 @@ def explain(
     """
     if options.fit != "pad":
         raise OptionError(f"fit is {options.fit!r}: choose pad, which keeps every point of the page")
-    work = colorizer.begin(page, references, options)
+    work = colorizer.begin(page, references, replace(options, guider_steps=MAX_STEPS))
     here = _window_of(work, at)
     layers = attention_layers(read_nodes(colorizer.pack.graph_file("denoise_step").read_bytes()))
     if not layers:
@@ -75,9 +75,9 @@ def explain(
                 window,
                 _Watch(_debug_engine(colorizer, layers), _Grid.of(window, colorizer, work, at), layers),
             )
-            run(watch, [window.slot])
+            run({"denoise_step": watch}.__getitem__, [window.slot])
         else:
-            run(colorizer.pack.engine("denoise_step"), [window.slot])
+            run(colorizer.pack.engine, [window.slot])
         work.paint(window)
     return _explanation(work.finish(), seen, at, watch)
 

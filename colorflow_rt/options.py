@@ -20,6 +20,9 @@ class ColorizeOptions:
     steps: denoising steps, 1 to 1000; None takes the pack's default.
     guidance_scale: classifier-free guidance, 0 to 50; None takes the pack's default, 1.0 leaves it out.
     guidance_steps: guidance in the first so many steps only; None: in all. Faster, and another picture.
+    guider_steps: the guider is evaluated in so many of the steps, the first and the last among them, and its features
+        are used again in the others: faster, and nearly the same picture. None takes the pack's default; as many as
+        there are steps, or more, is every step.
     decode_margin: decode only the page and so many pixels around it, not the whole canvas; None: all of it, exactly.
     seed: of the initial noise, 0 to 2**64 - 1. The same seed, page, references and pack give the same bytes.
     style: what the page looks like; "auto" detects it (`context.detect_style` states the rule).
@@ -51,6 +54,7 @@ class ColorizeOptions:
     size: tuple[int, int] | None = None
     guidance_steps: int | None = None
     decode_margin: int | None = None
+    guider_steps: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("style", self.style, ("auto", *STYLES))
@@ -63,6 +67,8 @@ class ColorizeOptions:
             _real("guidance_scale", self.guidance_scale, 0.0, 50.0)
         if self.guidance_steps is not None:
             _whole("guidance_steps", self.guidance_steps, 0, MAX_STEPS)
+        if self.guider_steps is not None:
+            _whole("guider_steps", self.guider_steps, 1, MAX_STEPS)
         if self.decode_margin is not None:
             _whole("decode_margin", self.decode_margin, 0, MAX_MARGIN)
         _whole("seed", self.seed, 0, 2**64 - 1)

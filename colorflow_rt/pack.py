@@ -15,7 +15,7 @@ from colorflow_rt.engine.fake import Cost, fake_config, fake_engines
 from colorflow_rt.engine.protocol import Engine
 from colorflow_rt.errors import DamagedPackError, EngineError, PackError, UnknownPackError, check_choice, install_hint
 from colorflow_rt.files import file_sha256
-from colorflow_rt.pack_config import GRAPHS, GraphConfig, PackConfig, read_pack_toml
+from colorflow_rt.pack_config import GRAPHS, REUSE_GRAPHS, GraphConfig, PackConfig, read_pack_toml
 
 ENGINES = ("auto", "onnx-cpu", "onnx-cuda", "tensorrt")
 BUNDLED = Path(__file__).parent / "packs"
@@ -31,6 +31,9 @@ class _Source(Protocol):
 
     def encoder_hashes(self) -> list[str]: ...
 
+    @property
+    def reuses(self) -> bool: ...
+
 
 class Pack:
     """An open model pack: its description and, on demand, its engines. Safe to use from several threads.
@@ -43,11 +46,21 @@ class Pack:
         self.config = config
         self._source = source
         self._engines: dict[str, Engine] = {}
-        self._locks = {graph: threading.Lock() for graph in GRAPHS}
+        self._locks = {graph: threading.Lock() for graph in (*GRAPHS, *REUSE_GRAPHS)}
+
+    @property
+    def reuses(self) -> bool:
+        """Whether there are engines of the two optional graphs, so that a loop may leave the guider out of steps."""
+        return self._source.reuses
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """The graphs that there are engines of."""
+        return (*GRAPHS, *REUSE_GRAPHS) if self.reuses else GRAPHS
 
     def engine(self, graph: str) -> Engine:
-        """The engine of a graph, loaded once; other graphs can be had while it loads."""
-        check_choice("graph", graph, GRAPHS)
+        """The engine of a graph of `graphs`, loaded once; other graphs can be had while it loads."""
+        check_choice("graph", graph, self.graphs)
         with self._locks[graph]:
             if graph not in self._engines:
                 self._engines[graph] = self._source.load(graph)
@@ -55,14 +68,14 @@ class Pack:
 
     def graph_file(self, graph: str) -> Path:
         """The ONNX file of a graph, it and its weights checked. PackError for a pack without files (fake engines)."""
-        check_choice("graph", graph, GRAPHS)
+        check_choice("graph", graph, self.graphs)
         if not isinstance(self._source, _Folder):
             raise PackError(f"pack {self.config.name} has no graph files to look into: choose a pack of a folder")
         return self._source.graph_file(graph)
 
     def prefetch(self) -> None:
-        """Check every file and load every engine now, in the order of use."""
-        for graph in GRAPHS:
+        """Check every file and load every engine now."""
+        for graph in self.graphs:
             self.engine(graph)
 
     def verify(self) -> None:
@@ -198,6 +211,7 @@ def external_files(model: bytes) -> set[str]:
 class _Fake:
     def __init__(self, engines: Mapping[str, Engine]) -> None:
         self._engines = engines
+        self.reuses = REUSE_GRAPHS[0] in engines
 
     def load(self, graph: str) -> Engine:
         return self._engines[graph]
@@ -213,7 +227,7 @@ class _Folder:
     """The files of a pack. That they exist inside the folder is checked at once, their hashes before first use."""
 
     def __init__(self, folder: Path, config: PackConfig) -> None:
-        self._folder, self._config = folder, config
+        self._folder, self._config, self.reuses = folder, config, config.reuses
         self._verified: set[str] = set()
         self._lock = threading.Lock()
         root = folder.resolve()

@@ -17,6 +17,8 @@ from colorflow_rt.schedule import PREDICTION_TYPES, NoiseConfig, SchedulerConfig
 
 SCHEMA = 1
 GRAPHS = ("clip_encoder", "vae_encoder", "denoise_step", "vae_decoder", "gsrp")
+REUSE_GRAPHS = ("guider", "denoise_reuse")  # denoise_step in two calls; a pack has both or neither
+FEATURE = "feature_"  # the guider's outputs are called this and a number
 MODULES = ("unet", "guider", "vae", "fusion", "clip")
 
 
@@ -114,16 +116,19 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class DefaultsConfig:
-    """[defaults]: what is taken where the caller does not choose."""
+    """[defaults]: what is taken where the caller does not choose. guider_steps: 0 stands for every step."""
 
     steps: int
     guidance_scale: float
     fit: str
+    guider_steps: int = 0
 
     def __post_init__(self) -> None:
         _check("defaults.steps", self.steps, self.steps >= 1, "1 or more")
         _check("defaults.guidance_scale", self.guidance_scale, 0 <= self.guidance_scale <= 50, "0 to 50")
         _choice("defaults.fit", self.fit, ("pad", "crop"))
+        few = self.guider_steps
+        _check("defaults.guider_steps", few, few == 0 or few >= 2, "0 (every step), or 2 or more")
 
 
 @dataclass(frozen=True)
@@ -171,12 +176,23 @@ class PackConfig:
         self._check_graphs()
 
     def _check_graphs(self) -> None:
-        expected = graph_tensors(self.model, self.encoder)
-        _check("graphs", sorted(self.graphs), self.graphs.keys() == expected.keys(), ", ".join(GRAPHS))
+        wanted = {*GRAPHS, *REUSE_GRAPHS} if self.reuses else {*GRAPHS}
+        optional = " and ".join(REUSE_GRAPHS)
+        _check("graphs", sorted(self.graphs), self.graphs.keys() == wanted, f"{', '.join(GRAPHS)}; or {optional} too")
+        expected, few = graph_tensors(self.model, self.encoder), self.defaults.guider_steps
+        if self.reuses:
+            _check_features("graphs.guider.outputs", self.graphs["guider"].outputs)
+            expected |= reuse_tensors(self.model, self.graphs["guider"].outputs)
+        _check("defaults.guider_steps", few, few == 0 or self.reuses, f"0: the pack has no graphs {optional}")
         for name, graph in self.graphs.items():
             _check(f"graphs.{name}.file", graph.file, graph.file in self.files, "a file listed in [files]")
             _check_tensors(f"graphs.{name}.inputs", graph.inputs, expected[name][0])
             _check_tensors(f"graphs.{name}.outputs", graph.outputs, expected[name][1])
+
+    @property
+    def reuses(self) -> bool:
+        """Whether it has the graphs that let the guider's features be used again in later steps."""
+        return any(name in self.graphs for name in REUSE_GRAPHS)
 
     @property
     def scheduler_config(self) -> SchedulerConfig:
@@ -215,7 +231,7 @@ Tensors = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 
 
 def graph_tensors(model: ModelConfig, encoder: EncoderConfig) -> dict[str, Tensors]:
-    """Inputs and outputs of every graph of a pack: the table of docs/pack.md for these dimensions."""
+    """Inputs and outputs of every graph that all packs have: the table of docs/pack.md for these dimensions."""
     f, latent = model.vae_factor, ("B", model.latent_channels, "h", "w")
     image = TensorSpec("image", "float32", ("B", 3, "H", "W"))
     pixels = ("B", 3, encoder.image_size, encoder.image_size)
@@ -227,6 +243,23 @@ def graph_tensors(model: ModelConfig, encoder: EncoderConfig) -> dict[str, Tenso
         "vae_decoder": ((_f32("latents", *latent),), (_f32("image", "B", 3, f"h*{f}", f"w*{f}"),)),
         "gsrp": (large, (image,)),
     }
+
+
+def reuse_tensors(model: ModelConfig, features: tuple[TensorSpec, ...]) -> dict[str, Tensors]:
+    """Inputs and outputs of the two optional graphs, for a guider with these features."""
+    step = _step_inputs(model)
+    seen = ("sample", "x0_prev1", "x0_prev2", "condition", "timestep", "predictor")
+    rest = tuple(spec for spec in step if spec.name != "condition")
+    latent = ("B", model.latent_channels, "h", "w")
+    return {
+        "guider": (tuple(spec for spec in step if spec.name in seen), features),
+        "denoise_reuse": ((*rest, *features), (_f32("sample_next", *latent), _f32("x0", *latent))),
+    }
+
+
+def feature_name(number: int) -> str:
+    """Of the guider's outputs, from 0 on."""
+    return f"{FEATURE}{number:02d}"
 
 
 def _step_inputs(model: ModelConfig) -> tuple[TensorSpec, ...]:
@@ -255,6 +288,16 @@ def _check_tensors(where: str, found: tuple[TensorSpec, ...], expected: tuple[Te
     _check(where, list(given), len(found) == len(names) and given.keys() == set(names), ", ".join(names))
     for spec in expected:
         _check(where, str(given[spec.name]), spec.allows(given[spec.name]), str(spec))
+
+
+def _check_features(where: str, found: tuple[TensorSpec, ...]) -> None:
+    """One feature or more, numbered in order, each f32[B,c,h/s,w/s] with its own c and s."""
+    names = [spec.name for spec in found]
+    numbered = [feature_name(number) for number in range(len(found))]
+    _check(where, names, names == numbered and names != [], "feature_00, feature_01 and so on")
+    for spec in found:
+        image = spec.dtype == "float32" and len(spec.shape) == 4 and isinstance(spec.shape[1], int)
+        _check(where, str(spec), image, f"{spec.name} float32[B, channels, height, width]")
 
 
 def _check_files(files: dict[str, str]) -> None:

@@ -54,6 +54,7 @@ class _Job:
     context: Mode
     schedule: Schedule
     guidance_scale: float
+    guider_steps: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,8 +141,8 @@ class PageRun:
             condition = self._condition(canvas)
         shape = (1, self.pack.config.model.latent_channels, *condition.shape[-2:])
         noise = lat.initial_noise(job.options.seed, shape)
-        first = job.options.guidance_steps
-        slot = Slot(noise[0], condition[0], job.schedule, job.guidance_scale, guidance_steps=first)
+        steps = {"guidance_steps": job.options.guidance_steps, "guider_steps": job.guider_steps}
+        slot = Slot(noise[0], condition[0], job.schedule, job.guidance_scale, **steps)
         return Window(number, rgb, placement, canvas, found, slot)
 
     def preview(self, window: Window, x0: Floats) -> Bytes:
@@ -240,7 +241,26 @@ def _job(pack: Pack, pool: Pool, options: ColorizeOptions, page_size: Size) -> _
         context=cast(Mode, context),
         schedule=Schedule.create(options.steps or defaults.steps, config.scheduler_config),
         guidance_scale=defaults.guidance_scale if guidance is None else guidance,
+        guider_steps=guider_steps(pack, options),
     )
+
+
+def guider_steps(pack: Pack, options: ColorizeOptions) -> int:
+    """In how many of a loop's steps the guider is evaluated: in all where the pack's engines cannot leave it out.
+
+    OptionError where the options ask for what the pack cannot do.
+    """
+    defaults, asked = pack.config.defaults, options.guider_steps
+    steps = options.steps or defaults.steps
+    if asked == 1 < steps:
+        raise OptionError(f"guider_steps is 1, expected 2 to {steps}: the first and the last of {steps} steps need it")
+    if asked is not None and asked < steps and not pack.reuses:
+        raise OptionError(
+            f"guider_steps is {asked} of {steps}: pack {pack.config.name} on this engine evaluates the guider in every "
+            "step; leave the option out, or choose a pack with guider and denoise_reuse graphs on engine onnx-cpu"
+        )
+    wanted = asked or defaults.guider_steps or steps
+    return min(wanted, steps) if pack.reuses else steps
 
 
 def check_options(pack: Pack, options: ColorizeOptions) -> None:
@@ -252,6 +272,7 @@ def check_options(pack: Pack, options: ColorizeOptions) -> None:
     multiple = config.pages.multiple
     if size and (size[0] % multiple or size[1] % multiple):
         raise OptionError(f"size {size[0]}x{size[1]}: pack {config.name} takes sides that are multiples of {multiple}")
+    guider_steps(pack, options)
 
 
 def _cut(image: Bytes, box: Box) -> Bytes:

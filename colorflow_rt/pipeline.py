@@ -124,7 +124,7 @@ class Colorizer:
         work.paint(window)
 
     def _denoise(self, slot: Slot, on_step: OnStep, cancelled: Asked | None) -> None:
-        run(self.pack.engine("denoise_step"), [slot], on_step, cancelled)
+        run(self.pack.engine, [slot], on_step, cancelled)
 
 
 def _page_name(page: Source, index: int) -> str:

@@ -18,7 +18,6 @@ import colorflow_rt.pipeline
 from colorflow_rt.cli import run
 from colorflow_rt.engine.fake import fake_config
 from colorflow_rt.pack import file_hash
-from colorflow_rt.pack_config import GRAPHS
 from colorflow_rt.pixels import read_picture, write_png
 
 SIZE = (48, 64)
@@ -116,11 +115,11 @@ def chapter(root: Path, pages: int = 3, references: int = 2) -> tuple[Path, Path
 def pack_of_nonsense(folder: Path) -> Path:
     """A pack whose description is right and whose graphs are not: what is found before a graph is loaded."""
     folder.mkdir(parents=True)
-    for graph in GRAPHS:
-        (folder / f"{graph}.onnx").write_bytes(graph.encode())
     config = fake_config()
+    for graph in config.graphs:
+        (folder / f"{graph}.onnx").write_bytes(graph.encode())
     graphs = {name: replace(graph, file=f"{name}.onnx") for name, graph in config.graphs.items()}
-    files = {f"{graph}.onnx": file_hash(folder / f"{graph}.onnx") for graph in GRAPHS}
+    files = {f"{graph}.onnx": file_hash(folder / f"{graph}.onnx") for graph in graphs}
     (folder / "pack.toml").write_text(replace(config, graphs=graphs, files=files).to_toml())
     return folder
 

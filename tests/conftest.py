@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -60,3 +61,21 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         convert(colorflow, sd15, folder, ConvertOptions(name="golden", sizes=((64, 96),), rank=4, alpha=4, text=text))
 
     return _once(tmp_path_factory, "converted", make)
+
+
+@pytest.fixture
+def timed_pack(monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
+    """timed_pack(graph=seconds, ...): a fake pack whose calls take so long by the clock that costs are measured by."""
+    from colorflow_rt.pack import fake_pack
+
+    now = [0.0]
+
+    def cost(seconds: float) -> Callable[[int], float]:
+        def pass_time(rows: int) -> float:
+            now[0] += seconds
+            return 0.0
+
+        return pass_time
+
+    monkeypatch.setattr("colorflow_server.costs.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    return lambda **seconds: fake_pack(cost={graph: cost(s) for graph, s in seconds.items()})

@@ -290,6 +290,9 @@ def test_options_survive_the_way_there_and_back():
         banned=("b",),
         preview_every=3,
         size=(64, 96),
+        guidance_steps=0,
+        decode_margin=8,
+        guider_steps=4,
     )
     for options in (full, ColorizeOptions()):
         assert convert.options(wire.options(options)) == options

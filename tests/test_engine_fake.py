@@ -12,7 +12,7 @@ from colorflow_rt.denoise import denoise
 from colorflow_rt.engine import TensorSpec
 from colorflow_rt.engine.fake import FakeEngine, fake_config, fake_engines
 from colorflow_rt.errors import EngineError
-from colorflow_rt.pack_config import GRAPHS, PackConfig
+from colorflow_rt.pack_config import GRAPHS, REUSE_GRAPHS, PackConfig
 from colorflow_rt.schedule import Schedule
 
 CONFIGS = {
@@ -56,7 +56,7 @@ def colored_centre(
     engines, condition = fake_engines(config), condition_of(config, canvas)
     shape = (1, config.model.latent_channels, *condition.shape[2:])
     schedule = Schedule.create(steps, config.scheduler_config)
-    x0 = denoise(engines["denoise_step"], latents.initial_noise(seed, shape), condition, schedule, guidance)
+    x0 = denoise(engines.__getitem__, latents.initial_noise(seed, shape), condition, schedule, guidance)
     return latents.from_model(engines["vae_decoder"]({"latents": x0})["image"])[0, 16:48, 32:96]
 
 
@@ -73,7 +73,7 @@ def random_feeds(engine: FakeEngine, batch: int) -> dict[str, NDArray[Any]]:
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("graph", [*GRAPHS, *REUSE_GRAPHS])
 def test_rows_keep_apart_and_calls_repeat(config: PackConfig, graph: str) -> None:
     engine = fake_engines(config)[graph]
     feeds = random_feeds(engine, 3)
@@ -113,6 +113,16 @@ def test_gray_references_leave_the_page_gray() -> None:
     assert np.abs(centre.mean(axis=(0, 1)) - 120).max() < 1
 
 
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_the_two_parts_of_a_step_are_the_step(config: PackConfig) -> None:
+    engines = fake_engines(config)
+    feeds = random_feeds(engines["denoise_step"], 2)
+    features = engines["guider"]({spec.name: feeds[spec.name] for spec in engines["guider"].inputs})
+    rest = {name: array for name, array in feeds.items() if name != "condition"} | features
+    for name, array in engines["denoise_step"](feeds).items():
+        assert np.array_equal(engines["denoise_reuse"](rest)[name], array)
+
+
 def test_seed_and_steps_show_in_the_result() -> None:
     config, canvas = CONFIGS["plain"], canvas_of((220, 60, 60))
     first = colored_centre(config, canvas)
@@ -127,7 +137,7 @@ def test_the_loop_converges_as_the_timestep_falls() -> None:
     noise, seen = latents.initial_noise(0, (1, 4, 8, 16)), list[float]()
     schedule = Schedule.create(10, config.scheduler_config)
     denoise(
-        fake_engines(config)["denoise_step"],
+        fake_engines(config).__getitem__,
         noise,
         condition,
         schedule,

@@ -57,8 +57,10 @@ def test_the_loop_gives_what_the_host_loop_gives(graphs, tiny_pack, steps):
     pack, engine = open_pack(tiny_pack), engine_of(graphs["denoise_step"])
     assert isinstance(engine, Bindable)
     seen, wanted = [], []
-    expected = run(pack.engine("denoise_step"), slots_of(pack, steps), lambda *args: wanted.append(args))
-    np.testing.assert_allclose(run(engine, slots_of(pack, steps), lambda *args: seen.append(args)), expected, atol=1e-3)
+    expected = run(pack.engine, slots_of(pack, steps), lambda *args: wanted.append(args))
+    np.testing.assert_allclose(
+        run(lambda graph: engine, slots_of(pack, steps), lambda *args: seen.append(args)), expected, atol=1e-3
+    )
     assert [args[:2] for args in seen] == [args[:2] for args in wanted]
     for ours, theirs in zip(seen, wanted, strict=True):
         np.testing.assert_allclose(ours[2], theirs[2], atol=1e-3)
@@ -84,7 +86,7 @@ def test_state_stays_where_it_is(graphs, tiny_pack, monkeypatch):
 def test_a_page_joins_between_two_steps(graphs, tiny_pack):
     pack, engine = open_pack(tiny_pack), engine_of(graphs["denoise_step"])
     first, late = slots_of(pack, 4, seed=1)[0], slots_of(pack, 4, seed=2)[1]
-    wanted = [run(pack.engine("denoise_step"), [slots_of(pack, 4, seed=1)[0], slots_of(pack, 4, seed=2)[1]])][0]
+    wanted = [run(pack.engine, [slots_of(pack, 4, seed=1)[0], slots_of(pack, 4, seed=2)[1]])][0]
 
     def stacked(*slots):
         return {name: np.stack([slot.feeds()[name] for slot in slots]) for name in slots[0].feeds()}

@@ -146,7 +146,8 @@ def steps(*variants: str) -> tuple[BoundShapedEngine, dict[str, Device]]:
 
 def run(engine: BoundShapedEngine, scale: float, side: int = 8) -> NDArray[np.float32]:
     noise, condition = np.zeros((1, 4, side, side), np.float32), np.zeros((1, 5, side, side), np.float32)
-    return denoise(engine, noise, condition, Schedule.create(3, SchedulerConfig()), scale)  # type: ignore[arg-type]
+    schedule = Schedule.create(3, SchedulerConfig())
+    return denoise(lambda graph: engine, noise, condition, schedule, scale)
 
 
 def test_the_loop_stays_on_the_engine_that_its_guidance_needs() -> None:

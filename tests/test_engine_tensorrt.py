@@ -96,17 +96,17 @@ def test_results_are_the_caller_s_own(new_trt, graphs):
 
 def test_the_loop_gives_what_the_host_loop_gives(trt, graphs, tiny_pack):
     pack, engine = open_pack(tiny_pack), engine_of(graphs, "denoise_step")
-    wanted = run(pack.engine("denoise_step"), slots_of(pack))
+    wanted = run(pack.engine, slots_of(pack))
     for _ in range(2):  # the second takes up the first one's memory and graph
-        np.testing.assert_allclose(run(engine, slots_of(pack)), wanted, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(run(lambda graph: engine, slots_of(pack)), wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_the_loop_waits_for_nothing(new_trt, graphs, tiny_pack):
     """Between the first step and the result no call waits for the stream; only a host two steps ahead is held."""
     pack, engine, cuda = open_pack(tiny_pack), engine_of(graphs, "denoise_step"), new_trt.cuda
-    run(engine, slots_of(pack))
+    run(lambda graph: engine, slots_of(pack))
     del cuda.log[:]
-    run(engine, slots_of(pack, steps=6))
+    run(lambda graph: engine, slots_of(pack, steps=6))
     calls = [name for name, *_ in cuda.log]
     assert calls.count("cudaGraphLaunch") == 6
     assert "cudaStreamSynchronize" not in calls
@@ -119,7 +119,7 @@ def test_the_loop_waits_for_nothing(new_trt, graphs, tiny_pack):
 
 def test_the_host_is_never_more_than_two_steps_ahead(new_trt, graphs, tiny_pack):
     pack, engine, cuda = open_pack(tiny_pack), engine_of(graphs, "denoise_step"), new_trt.cuda
-    run(engine, slots_of(pack))
+    run(lambda graph: engine, slots_of(pack))
     asked = []
 
     def cancelled():
@@ -128,19 +128,19 @@ def test_the_host_is_never_more_than_two_steps_ahead(new_trt, graphs, tiny_pack)
 
     before = new_trt.log.count("execute")
     with pytest.raises(Cancelled, match="cancelled after 4 of 10 steps"):
-        run(engine, slots_of(pack, steps=10), None, cancelled)
+        run(lambda graph: engine, slots_of(pack, steps=10), None, cancelled)
     assert new_trt.log.count("execute") == before  # all were replays
     launched = [call for call in cuda.log if call[0] == "cudaEventSynchronize"]
     assert any(not passed for _, passed in launched), "the host was never held back"
-    wanted = run(pack.engine("denoise_step"), slots_of(pack))
-    np.testing.assert_allclose(run(engine, slots_of(pack)), wanted, rtol=1e-3, atol=1e-3)
+    wanted = run(pack.engine, slots_of(pack))
+    np.testing.assert_allclose(run(lambda graph: engine, slots_of(pack)), wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_previews_come_in_order_and_are_those_of_the_host_loop(new_trt, graphs, tiny_pack):
     pack, engine = open_pack(tiny_pack), engine_of(graphs, "denoise_step")
     found, wanted = [], []
-    run(pack.engine("denoise_step"), slots_of(pack, steps=6), lambda *args: wanted.append(args))
-    run(engine, slots_of(pack, steps=6), lambda *args: found.append(args))
+    run(pack.engine, slots_of(pack, steps=6), lambda *args: wanted.append(args))
+    run(lambda graph: engine, slots_of(pack, steps=6), lambda *args: found.append(args))
     assert [args[:2] for args in found] == [args[:2] for args in wanted] == [(i, 6) for i in range(1, 7)]
     for (_, _, ours), (_, _, theirs) in zip(found, wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
@@ -149,9 +149,9 @@ def test_previews_come_in_order_and_are_those_of_the_host_loop(new_trt, graphs, 
 def test_previews_leave_beside_the_steps(new_trt, graphs, tiny_pack):
     """They go by another stream, and use page-locked memory again instead of taking more."""
     pack, engine, cuda = open_pack(tiny_pack), engine_of(graphs, "denoise_step"), new_trt.cuda
-    run(engine, slots_of(pack), lambda *args: None)
+    run(lambda graph: engine, slots_of(pack), lambda *args: None)
     had = len(cuda.pinned)
-    run(engine, slots_of(pack, steps=20), lambda *args: None)
+    run(lambda graph: engine, slots_of(pack, steps=20), lambda *args: None)
     assert len(cuda.pinned) <= had + 3
 
 
@@ -161,7 +161,7 @@ def test_a_page_joins_between_two_steps(new_trt, tiny_pack, tmp_path):
     graph = fixed_graphs(tiny_pack, tmp_path, PAGE, ["denoise_step"], batch=2)
     engine = runtime_of(graph).load(record_of(graph[0]))
     first, gone, late = slots_of(pack, 1, seed=1)[0], slots_of(pack, 1, seed=2)[0], slots_of(pack, 1, seed=3)[0]
-    wanted = [run(pack.engine("denoise_step"), slots_of(pack, 1, seed=seed))[0] for seed in (1, 3)]
+    wanted = [run(pack.engine, slots_of(pack, 1, seed=seed))[0] for seed in (1, 3)]
 
     def stacked(*slots):
         rows = [slot.feeds() for slot in slots]
@@ -223,14 +223,14 @@ def test_several_threads_and_a_loop_at_once(new_trt, graphs, tiny_pack):
     """Each loop has its own tensors; calls and steps share one stream."""
     pack, runtime = open_pack(tiny_pack), runtime_of(graphs)
     engines = {graph.graph: runtime.load(record_of(graph)) for graph in graphs}
-    wanted = [run(pack.engine("denoise_step"), slots_of(pack, seed=seed)) for seed in range(3)]
+    wanted = [run(pack.engine, slots_of(pack, seed=seed)) for seed in range(3)]
     found, errors = {}, []
 
     def work(seed):
         try:
             decoder = engines["vae_decoder"]
             found[seed] = run(
-                engines["denoise_step"], slots_of(pack, seed=seed), lambda *args: decoder({"latents": args[2]})
+                engines.__getitem__, slots_of(pack, seed=seed), lambda *args: decoder({"latents": args[2]})
             )
         except BaseException as error:
             errors.append(error)
@@ -278,13 +278,13 @@ def test_loops_that_are_not_finite_are_told(new_trt, graphs, tiny_pack):
     slots = slots_of(pack)
     slots[0].condition[0, 0, 0] = np.nan
     with pytest.raises(EngineError, match="not finite by step 4 of 4"):
-        run(engine, slots)
+        run(lambda graph: engine, slots)
 
 
 def test_denoise_takes_the_loop(new_trt, graphs, tiny_pack):
     pack, engine = open_pack(tiny_pack), engine_of(graphs, "denoise_step")
     slot = slots_of(pack)[0]
-    denoise(engine, slot.sample[None], slot.condition[None], slot.schedule)
+    denoise(lambda graph: engine, slot.sample[None], slot.condition[None], slot.schedule)
     assert ("cudaGraphLaunch",) in new_trt.cuda.log
 
 

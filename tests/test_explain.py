@@ -75,7 +75,7 @@ def _torch_attention(pack, slot):
     engine = TorchSource(Procedure(modules, open_pack(pack).config.scheduler_config)).load("denoise_step")
     with torch.no_grad():
         while not slot.done:
-            advance(engine, [slot])
+            advance(lambda graph: engine, [slot])
     return sums
 
 

@@ -48,7 +48,7 @@ def graph_of(modules: Modules, name: str) -> Graph:
 def worst(graph: Graph, modules: Modules, engine: Engine, **lengths: int) -> float:
     """The largest relative error of any output for one random input."""
     feeds = graph.example(**lengths)
-    expected = graph.build(modules)(**feeds)
+    expected = graph.build(modules)(**graph.arguments(feeds))
     expected = expected if isinstance(expected, tuple) else (expected,)
     found = engine({name: tensor.numpy() for name, tensor in feeds.items()})
     pairs = zip(graph.outputs, expected, strict=True)
@@ -201,7 +201,7 @@ def test_the_loop_on_onnx_is_the_authors_loop(nets: Nets) -> None:
     slot = slot_of(golden, golden.steps)
     assert slot.schedule.timesteps.tolist() == golden.configs["run"]["timesteps"]
     for i in range(golden.steps):
-        advance(engines["denoise_step"], [slot])
+        advance(engines.__getitem__, [slot])
         assert relative_error(predicted(slot), golden.tensors[f"latents_{i}"]) < LIMIT, i
     image = engines["vae_decoder"]({"latents": slot.result()[None]})["image"]
     ours = torch.from_numpy(image[0]).permute(1, 2, 0).div(2).add(0.5).clamp(0, 1)
@@ -210,14 +210,15 @@ def test_the_loop_on_onnx_is_the_authors_loop(nets: Nets) -> None:
 
 def test_samples_of_one_batch_may_be_at_different_steps(nets: Nets) -> None:
     golden, engines = nets
-    engine = engines["denoise_step"]
     slots = [slot_of(golden, steps) for steps in (3, 4, 3)]
-    alone = [denoise(engine, s.sample[None], s.condition[None], s.schedule, s.guidance_scale)[0] for s in slots]
+    alone = [
+        denoise(engines.__getitem__, s.sample[None], s.condition[None], s.schedule, s.guidance_scale)[0] for s in slots
+    ]
     for start in (1, 2):  # the second and third join one and two steps late
         for _ in range(start):
-            advance(engine, slots[:start])
+            advance(engines.__getitem__, slots[:start])
     while any(not slot.done for slot in slots):
-        advance(engine, [slot for slot in slots if not slot.done])
+        advance(engines.__getitem__, [slot for slot in slots if not slot.done])
     for slot, expected in zip(slots, alone, strict=True):
         assert relative_error(torch.from_numpy(slot.result()), torch.from_numpy(expected)) < LIMIT
 

@@ -20,6 +20,7 @@ from colorflow_rt.options import ColorizeOptions
         ("guidance_scale", float("nan"), "0 to 50"),
         ("guidance_scale", "7", "0 to 50"),
         ("guidance_steps", -1, "0 to 1000"),
+        ("guider_steps", 0, "1 to 1000"),
         ("decode_margin", 1.5, "0 to 4096"),
         ("seed", -1, "0 to 18446744073709551615"),
         ("saturation", 2.5, "0 to 2"),

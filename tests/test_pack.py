@@ -210,6 +210,8 @@ def test_engines_load_once_and_side_by_side() -> None:
         def encoder_hashes(self) -> list[str]:
             return []
 
+        reuses = False
+
     pack, found = Pack(fake_config(), Source()), list[Engine]()
     names = ["vae_encoder"] * 4 + ["gsrp"] * 4
     threads = [threading.Thread(target=lambda name=name: found.append(pack.engine(name))) for name in names]
@@ -274,6 +276,16 @@ def test_the_fake_pack_has_every_engine() -> None:
         assert (pack.engine(graph).inputs, pack.engine(graph).outputs) == tensors
     assert pack.encoder_key == fake_pack().encoder_key
     assert pack.encoder_key != fake_pack(fake_config(image_size=16)).encoder_key
+
+
+def test_the_guider_s_graphs_are_there_or_not() -> None:
+    plain, parted = fake_pack(fake_config(reuse=False)), fake_pack()
+    assert (plain.reuses, plain.graphs) == (False, GRAPHS)
+    assert (parted.reuses, parted.graphs) == (True, (*GRAPHS, "guider", "denoise_reuse"))
+    assert [spec.name for spec in parted.engine("guider").outputs] == ["feature_00", "feature_01", "feature_02"]
+    plain.prefetch()
+    with pytest.raises(OptionError, match="guider"):
+        plain.engine("guider")
 
 
 def test_fake_pack_takes_the_hooks_of_its_engines() -> None:

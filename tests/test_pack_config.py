@@ -111,7 +111,29 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("defaults/guidance_scale", -1, "defaults.guidance_scale is -1.0, expected 0 to 50"),
         ("defaults/fit", "stretch", "defaults.fit is 'stretch', expected one of pad, crop"),
         ("modules/lora", {}, "modules is 'lora', expected one of unet, guider, vae, fusion, clip"),
-        ("graphs/gsrp", ..., f"graphs is .* expected {', '.join(GRAPHS)}"),
+        ("graphs/gsrp", ..., f"graphs is .* expected {', '.join(GRAPHS)}; or guider and denoise_reuse too"),
+        ("graphs/guider", ..., "graphs is .* expected clip_encoder, .*; or guider and denoise_reuse too"),
+        ("graphs/denoise_reuse", ..., "graphs is .* expected clip_encoder, .*; or guider and denoise_reuse too"),
+        ("graphs/guider/outputs", [], r"graphs.guider.outputs is \[\], expected feature_00, feature_01 and so on"),
+        (
+            "graphs/guider/outputs/1/name",
+            "feature_1",
+            "guider.outputs is .*'feature_1'.*, expected feature_00, feature",
+        ),
+        ("graphs/guider/outputs/0/dtype", "int64", r"is 'feature_00 int64.*, expected feature_00 float32\[B, channels"),
+        (
+            "graphs/guider/outputs/0/shape",
+            ["B", "c", "h", "w"],
+            r"'feature_00 float32\[B, c, h, w\]', expected feature",
+        ),
+        ("graphs/guider/inputs/0/name", "noise", "graphs.guider.inputs is .*'noise'.*, expected sample, x0_prev1"),
+        ("graphs/denoise_reuse/inputs/7", ..., "denoise_reuse.inputs is .*, expected .*corrector, feature_00, feature"),
+        (
+            "graphs/denoise_reuse/inputs/7/shape",
+            ["B", 5, "h", "w"],
+            r"feature_00 float32\[B, 5, h, w\]', expected feature_00 float32\[B, 4, h, w\]",
+        ),
+        ("defaults/guider_steps", 1, r"defaults.guider_steps is 1, expected 0 \(every step\), or 2 or more"),
         ("graphs/extra", {"file": "gsrp", "inputs": [], "outputs": []}, "graphs is .*'extra'"),
         ("graphs/gsrp/file", "other.onnx", r"graphs.gsrp.file is 'other.onnx', expected a file listed in \[files\]"),
         ("graphs/gsrp/inputs", [], r"graphs.gsrp.inputs is \[\], expected color, bw"),
@@ -168,3 +190,16 @@ def test_files_that_are_no_description(content: bytes, message: str, tmp_path: P
 def test_a_description_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(PackError, match=r"pack\.toml: .*No such file"):
         read_pack_toml(tmp_path / "pack.toml")
+
+
+def test_the_guider_s_graphs_may_be_left_out() -> None:
+    config = fake_config(reuse=False)
+    assert config.graphs.keys() == set(GRAPHS)
+    assert (config.reuses, fake_config().reuses) == (False, True)
+    assert PackConfig.from_toml(config.to_toml()) == config
+    older = config.to_toml().replace("guider_steps = 0\n", "")
+    assert PackConfig.from_toml(older) == config
+    with pytest.raises(
+        PackError, match="guider_steps is 4, expected 0: the pack has no graphs guider and denoise_reuse"
+    ):
+        replace(config, defaults=replace(config.defaults, guider_steps=4))

@@ -223,6 +223,47 @@ def test_steps_and_size_default_to_the_packs_and_can_be_chosen():
         colorizer.colorize(drawing(), REFERENCES, ColorizeOptions(size=(100, 128)))
 
 
+def with_guider_steps(few, **more):
+    config = fake_config(**more)
+    return fake_pack(replace(config, defaults=replace(config.defaults, guider_steps=few)))
+
+
+@pytest.mark.parametrize(
+    ("few", "options", "expected"),
+    [
+        (0, ColorizeOptions(), (4, 0, 0)),
+        (2, ColorizeOptions(), (0, 2, 4)),
+        (2, ColorizeOptions(guider_steps=3), (0, 3, 4)),
+        (2, ColorizeOptions(guider_steps=4), (4, 0, 0)),
+        (2, ColorizeOptions(guider_steps=1000), (4, 0, 0)),
+        (3, ColorizeOptions(steps=3), (3, 0, 0)),
+        (3, ColorizeOptions(steps=1, guider_steps=1), (1, 0, 0)),
+        (0, ColorizeOptions(steps=10, guider_steps=4), (0, 4, 10)),
+    ],
+)
+def test_the_guider_is_evaluated_as_often_as_the_option_or_the_pack_says(few, options, expected):
+    pack = with_guider_steps(few)
+    Colorizer(pack).colorize(drawing(), REFERENCES, options)
+    calls = [len(pack.engine(graph).batches) for graph in ("denoise_step", "guider", "denoise_reuse")]
+    assert tuple(calls) == expected
+
+
+def test_as_many_guider_steps_as_steps_change_no_byte():
+    page, full = drawing((120, 80)), Colorizer(fake_pack(fake_config(reuse=False)))
+    expected = full.colorize(page, REFERENCES, ColorizeOptions(steps=5, guider_steps=5)).image
+    options = ColorizeOptions(steps=5, guider_steps=5)
+    assert np.array_equal(Colorizer(with_guider_steps(2)).colorize(page, REFERENCES, options).image, expected)
+
+
+def test_guider_steps_that_cannot_be_are_refused():
+    plain = Colorizer(fake_pack(fake_config(reuse=False)))
+    with pytest.raises(OptionError, match=r"guider_steps is 3 of 4: pack fake on this engine .* in every step; leave"):
+        plain.colorize(drawing(), REFERENCES, ColorizeOptions(guider_steps=3))
+    for colorizer in (plain, Colorizer(fake_pack())):
+        with pytest.raises(OptionError, match="guider_steps is 1, expected 2 to 4: the first and the last of 4 steps"):
+            colorizer.colorize(drawing(), REFERENCES, ColorizeOptions(guider_steps=1))
+
+
 def test_a_style_that_the_pack_does_not_know_is_refused():
     config = fake_config()
     pack = fake_pack(replace(config, style=replace(config.style, inputs=("gray",))))

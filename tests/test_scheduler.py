@@ -9,6 +9,7 @@ import pytest
 from colorflow_server.events import END, Accepted, Cancelled, Failed, Finished, PageJob, Preview, Refused, Retrieved
 from colorflow_server.scheduler import DeadlineExceeded, Scheduler, SchedulerOptions
 
+from colorflow_rt.engine.fake import fake_config
 from colorflow_rt.errors import EngineError, ImageError, OptionError
 from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.pack import fake_pack
@@ -285,6 +286,40 @@ def test_a_bad_picture_fails_its_page_alone(serving, bad):
     good, wrong = Page(scheduler, "good"), Page(scheduler, "bad", bad)
     assert isinstance(wrong.end(), Failed) and isinstance(wrong.events[-1].error, ImageError)
     assert isinstance(good.end(), Finished)
+
+
+def test_pages_that_reuse_the_guider_share_batches_and_keep_their_bytes(serving):
+    config = fake_config()
+    seconds = {"denoise_step": 0.006, "guider": 0.004, "denoise_reuse": 0.002}
+    pack = fake_pack(
+        replace(config, defaults=replace(config.defaults, steps=6, guider_steps=3)),
+        cost={graph: lambda rows, s=s: s for graph, s in seconds.items()},
+    )
+    scheduler = serving(pack, slots=4, workers=4)
+    ways = [{}, {}, {"guider_steps": 2}, {"guider_steps": 6}, {"steps": 9}, {"steps": 4, "guider_steps": 1000}]
+    pages = [Page(scheduler, f"{i}", options=ColorizeOptions(seed=i, **way)) for i, way in enumerate(ways)]
+    for i, (page, way) in enumerate(zip(pages, ways, strict=True)):
+        event = page.end()
+        assert isinstance(event, Finished)
+        alone = Colorizer(fake_pack(pack.config)).colorize(picture(), REFERENCES, ColorizeOptions(seed=i, **way))
+        np.testing.assert_array_equal(event.result.image, alone.image)
+    assert max(pack.engine("denoise_reuse").batches) > 1
+
+
+def test_a_page_is_not_thought_dearer_than_it_is(serving, timed_pack):
+    """With the guider in 2 of 10 steps, of which it is three quarters: 0.4 of the whole."""
+    scheduler = serving(timed_pack(denoise_step=0.04, guider=0.03, denoise_reuse=0.01), slots=1)
+    whole, parted = (
+        Page(scheduler, name, options=ColorizeOptions(steps=10, guider_steps=few)).ticket
+        for name, few in (("whole", 10), ("parted", 2))
+    )
+    assert parted.step_s == pytest.approx(0.4 * whole.step_s)
+
+
+def test_guider_steps_that_the_pack_cannot_do_are_refused_at_once(serving):
+    scheduler = serving(fake_pack(fake_config(reuse=False)))
+    with pytest.raises(OptionError, match="guider_steps is 2 of 4"):
+        Page(scheduler, options=ColorizeOptions(guider_steps=2))
 
 
 def test_a_failing_call_fails_only_the_pages_that_fail_alone(serving):

@@ -50,7 +50,8 @@ def _show(record: dict[str, Any]) -> None:
     ]
     print_table(("stage", "min, s", "median, s", "p95, s"), rows, right=("min, s", "median, s", "p95, s"))
     hardware, page = record["hardware"], "x".join(map(str, record["page"]))
-    click.echo(f"{record['seconds_per_page']:.2f} s a page of {page}, {record['steps']} steps, pack {record['pack']}")
+    steps = f"{record['steps']} steps, the guider in {record['guider_steps']}"
+    click.echo(f"{record['seconds_per_page']:.2f} s a page of {page}, {steps}, pack {record['pack']}")
     threads = f"{hardware['threads']} threads on {hardware['cores']} cores"
     click.echo(f"{hardware['cpu']}, {threads}, load {hardware['load_average'][0]}")
     click.echo(f"peak memory {record['peak_rss_mb']:.0f} MB")

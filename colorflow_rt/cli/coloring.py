@@ -239,7 +239,8 @@ def _resolved(options: ColorizeOptions, pack: Described) -> dict[str, Any]:
     defaults = pack.config.defaults
     steps = defaults.steps if options.steps is None else options.steps
     guidance = defaults.guidance_scale if options.guidance_scale is None else options.guidance_scale
-    return asdict(replace(options, steps=steps, guidance_scale=guidance))
+    guider = options.guider_steps or defaults.guider_steps or None
+    return asdict(replace(options, steps=steps, guidance_scale=guidance, guider_steps=guider))
 
 
 def details_of(result: Result) -> dict[str, Any]:

@@ -35,6 +35,9 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the noise; the same seed, the same bytes.")
 @click.option("--guidance", type=float, metavar="G", help="Classifier-free guidance; default: the pack's.")
 @click.option("--guidance-steps", type=int, metavar="K", help="Guidance in the first K steps only: faster, not exact.")
+@click.option(
+    "--guider-steps", type=int, metavar="N", help="Evaluate the guider in N of the steps; default: the pack's."
+)
 @click.option("--decode-margin", type=int, metavar="PX", help="Decode the page and PX around it: faster, not exact.")
 @click.option("--style", default="auto", metavar="auto|gray|screentone|lineart", help="What the pages look like.")
 @click.option("--context", default="auto", metavar="auto|page|blend", help="The page as the model sees it.")
@@ -136,6 +139,7 @@ def _options(given: dict[str, Any]) -> ColorizeOptions:
         steps=given["steps"],
         guidance_scale=given["guidance"],
         guidance_steps=given["guidance_steps"],
+        guider_steps=given["guider_steps"],
         decode_margin=given["decode_margin"],
         seed=given["seed"],
         style=given["style"],

@@ -6,7 +6,9 @@ clip_encoder  the layout of light and dark (an 8 x 8 grid), a little of the mean
               projection: the gray and the colour version of one patch are near, other patches are not
 vae_encoder   mean colour and luminance of each f x f cell
 vae_decoder   its inverse: flat cells
-denoise_step  the documented update; the picture that it moves to is the canvas itself, whose centre takes the
+guider        three features: the canvas, the references' chroma over its centre, the trace (below)
+denoise_reuse the documented update with these features
+denoise_step  both at once; the picture that it moves to is the canvas itself, whose centre takes the
               mean chroma of the references (times guidance_scale), plus a trace of the sample that fades with
               the timestep, so that seeds, steps and references all show in the result
 gsrp          the colour image with the fine luminance detail of the black-and-white one
@@ -22,10 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from colorflow_rt.engine.protocol import Tensors, check_feeds
+from colorflow_rt.engine.protocol import Tensors, TensorSpec, check_feeds
 from colorflow_rt.errors import EngineError
 from colorflow_rt.pack_config import (
-    GRAPHS,
     DefaultsConfig,
     EncoderConfig,
     GraphConfig,
@@ -33,7 +34,9 @@ from colorflow_rt.pack_config import (
     PackConfig,
     PagesConfig,
     StyleConfig,
+    feature_name,
     graph_tensors,
+    reuse_tensors,
 )
 from colorflow_rt.pixels import luminance
 from colorflow_rt.schedule import NoiseConfig
@@ -56,7 +59,7 @@ class FakeEngine:
         self, graph: str, config: PackConfig, *, cost: Cost | None = None, fail_after: int | None = None
     ) -> None:
         self.graph, self.batches = graph, list[int]()
-        self.inputs, self.outputs = graph_tensors(config.model, config.encoder)[graph]
+        self.inputs, self.outputs = config.graphs[graph].inputs, config.graphs[graph].outputs
         self._config, self._cost, self._fail_after = config, cost, fail_after
         self._lock = threading.Lock()
 
@@ -82,7 +85,9 @@ def fake_engines(
 ) -> dict[str, FakeEngine]:
     """A fake engine for every graph; cost and fail_after by graph, as `FakeEngine` takes them."""
     costs, limits = cost or {}, fail_after or {}
-    return {graph: FakeEngine(graph, config, cost=costs.get(graph), fail_after=limits.get(graph)) for graph in GRAPHS}
+    return {
+        graph: FakeEngine(graph, config, cost=costs.get(graph), fail_after=limits.get(graph)) for graph in config.graphs
+    }
 
 
 def fake_config(
@@ -94,8 +99,12 @@ def fake_config(
     image_size: int = 32,
     prediction_type: str = "epsilon",
     text: bool = False,
+    reuse: bool = True,
 ) -> PackConfig:
-    """The description of a pack that exists only as fake engines; inner: a "9-channel" condition."""
+    """The description of a pack that exists only as fake engines.
+
+    inner: a "9-channel" condition. reuse: it has the optional graphs, guider and denoise_reuse.
+    """
     channels = (2 if inner else 1) * latent_channels + 1
     model = ModelConfig(
         latent_channels,
@@ -108,6 +117,9 @@ def fake_config(
         text_dim=8 * text,
     )
     encoder = EncoderConfig("fake", image_size, "whole", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 16)
+    latent = ("B", latent_channels, "h", "w")
+    features = tuple(TensorSpec(feature_name(number), "float32", latent) for number in range(3))
+    tensors = graph_tensors(model, encoder) | (reuse_tensors(model, features) if reuse else {})
     return PackConfig(
         schema=1,
         name="fake",
@@ -120,8 +132,8 @@ def fake_config(
         encoder=encoder,
         scheduler=NoiseConfig(),
         defaults=DefaultsConfig(4, 1.0, "pad"),
-        graphs={name: GraphConfig(name, *tensors) for name, tensors in graph_tensors(model, encoder).items()},
-        files=dict.fromkeys(GRAPHS, "sha256:" + "0" * 64),
+        graphs={name: GraphConfig(name, *both) for name, both in tensors.items()},
+        files=dict.fromkeys(tensors, "sha256:" + "0" * 64),
     )
 
 
@@ -150,18 +162,33 @@ def _vae_decoder(config: PackConfig, row: Tensors) -> dict[str, Floats]:
 
 
 def _denoise_step(config: PackConfig, row: Tensors) -> dict[str, Floats]:
-    p, d, c = row["predictor"], row["denoiser"], row["corrector"]
-    sample, m1, m2 = row["sample"], row["x0_prev1"], row["x0_prev2"]
-    x = p[0] * sample + p[1] * m1 + p[2] * m2
+    return _denoise_reuse(config, dict(row) | _guider(config, row))
+
+
+def _guider(config: PackConfig, row: Tensors) -> dict[str, Floats]:
     trace = np.float32(row["timestep"] / config.scheduler.num_train_timesteps)
-    picture = _target(config, row) + np.float32(0.02) * trace * np.tanh(x)
+    features = (*_target(config, row), np.float32(0.02) * trace * np.tanh(_network_input(row)))
+    return {feature_name(number): feature for number, feature in enumerate(features)}
+
+
+def _network_input(row: Tensors) -> Floats:
+    p = row["predictor"]
+    x: Floats = p[0] * row["sample"] + p[1] * row["x0_prev1"] + p[2] * row["x0_prev2"]
+    return x
+
+
+def _denoise_reuse(config: PackConfig, row: Tensors) -> dict[str, Floats]:
+    d, c, x = row["denoiser"], row["corrector"], _network_input(row)
+    sample, m1, m2 = row["sample"], row["x0_prev1"], row["x0_prev2"]
+    canvas, chroma, trace = (row[feature_name(number)] for number in range(3))
+    picture = canvas + row.get("guidance_scale", np.float32(1)) * chroma + trace
     output = (picture - d[0] * x) / d[1]  # what a network would have to say
     x0 = d[0] * x + d[1] * output
     return {"sample_next": c[0] * sample + c[1] * m1 + c[2] * m2 + c[3] * x0, "x0": x0}
 
 
-def _target(config: PackConfig, row: Tensors) -> Floats:
-    """Latents of the canvas, its centre tinted with the references' mean chroma (of the colour channels)."""
+def _target(config: PackConfig, row: Tensors) -> tuple[Floats, Floats]:
+    """Latents of the canvas, and the tint of its centre: the references' mean chroma (of the colour channels)."""
     channels = config.model.latent_channels
     canvas, references = row["condition"][:channels], row["condition"][channels : channels + 1]
     if config.model.has_inner:
@@ -169,9 +196,7 @@ def _target(config: PackConfig, row: Tensors) -> Floats:
     mean = (canvas * references).sum(axis=(1, 2), keepdims=True) / np.maximum(references.sum(), 1)
     colour = np.resize([True, True, True, False], channels)[:, np.newaxis, np.newaxis]
     chroma = (mean - _luminance(np.resize(mean, 3))) * colour
-    guidance = row.get("guidance_scale", np.float32(1))
-    tinted: Floats = canvas + (1 - references) * guidance * chroma
-    return tinted.astype(np.float32)
+    return canvas.astype(np.float32), ((1 - references) * chroma).astype(np.float32)
 
 
 def _gsrp(config: PackConfig, row: Tensors) -> dict[str, Floats]:
@@ -204,6 +229,8 @@ _ROWS: dict[str, Row] = {
     "clip_encoder": _clip_encoder,
     "vae_encoder": _vae_encoder,
     "denoise_step": _denoise_step,
+    "guider": _guider,
+    "denoise_reuse": _denoise_reuse,
     "vae_decoder": _vae_decoder,
     "gsrp": _gsrp,
 }

@@ -82,9 +82,12 @@ def write_graphs(
     opset: int = OPSET,
     on_graph: Callable[[str], None] = lambda name: None,
 ) -> PackConfig:
-    """Every graph of the modules, whose weights lie at `places` in the folder already, and pack.toml."""
+    """Every graph of the modules, whose weights lie at `places` in the folder already, and pack.toml.
+
+    A recipe that evaluates the guider in some steps only (defaults.guider_steps) has the two graphs for that, too.
+    """
     graphs = {}
-    for graph in graphs_of(modules):
+    for graph in graphs_of(modules, reuse=recipe.defaults.guider_steps > 0):
         on_graph(graph.name)
         graphs[graph.name] = GraphConfig(f"{graph.name}.onnx", graph.inputs, graph.outputs)
         write_graph(export_graph(graph, modules, places, opset), folder / f"{graph.name}.onnx")

@@ -23,6 +23,7 @@ from colorflow_rt.comics import DEMO_SEED, chapter_seed, make_chapter
 from colorflow_rt.denoise import Slot, advance
 from colorflow_rt.errors import PackError
 from colorflow_rt.metrics import psnr
+from colorflow_rt.options import MAX_STEPS, ColorizeOptions
 from colorflow_rt.pack import open_pack
 from colorflow_rt.pipeline import Colorizer
 from colorflow_rt.pixels import read_picture
@@ -116,11 +117,11 @@ def _condition(procedure: Procedure, canvas: Bytes) -> Tensor:
 
 def _runtime_loop(golden: Golden, procedure: Procedure) -> Iterator[Check]:
     t, config = golden.tensors, procedure.scheduler
-    engine = TorchSource(procedure).load("denoise_step")
+    engines = {"denoise_step": TorchSource(procedure).load("denoise_step")}
     schedule = Schedule.create(golden.steps, config)
     slot = Slot(t["initial_latents"][0].numpy(), t["cond"][0].numpy(), schedule, golden.guidance_scale)
     for i in range(golden.steps):
-        advance(engine, [slot])
+        advance(engines.__getitem__, [slot])
         yield _error(f"runtime loop, latents_{i}", predicted(slot), t[f"latents_{i}"])
 
 
@@ -204,10 +205,10 @@ def check_pack(pack: str | Path) -> Iterator[Check]:
     """A pack's graphs in ONNX Runtime against its modules in PyTorch, then one whole page with the same noise."""
     modules = load_modules(pack)
     opened = open_pack(pack)
-    for graph in graphs_of(modules):
+    for graph in graphs_of(modules, reuse=opened.reuses):
         engine = opened.engine(graph.name)
         feeds = graph.example()
-        expected = graph.build(modules)(**feeds)
+        expected = graph.build(modules)(**graph.arguments(feeds))
         tensors = expected if isinstance(expected, tuple) else (expected,)
         found = engine({name: tensor.numpy() for name, tensor in feeds.items()})
         for spec, tensor in zip(graph.outputs, tensors, strict=True):
@@ -226,5 +227,7 @@ def demo_page(size: tuple[int, int]) -> tuple[Bytes, list[Bytes]]:
 def _page(pack: str | Path) -> Check:
     ours = Colorizer(pack)
     page, references = demo_page(ours.pack.config.pages.sizes[0])
-    first, second = (each.colorize(page, references).model_image for each in (ours, ReferenceColorizer(pack)))
+    every_step = ColorizeOptions(guider_steps=MAX_STEPS)  # as published
+    both = (ours, ReferenceColorizer(pack))
+    first, second = (each.colorize(page, references, every_step).model_image for each in both)
     return Check("whole page", psnr(second, first), PAGE_LIMIT, "dB")

@@ -141,6 +141,8 @@ class TorchEngine:
 class TorchSource:
     """Where a pack's engines come from, if they come from PyTorch (`colorflow_rt.pack.Pack`)."""
 
+    reuses = False  # the published procedure evaluates the guider in every step
+
     def __init__(self, procedure: Procedure) -> None:
         self._procedure = procedure
         self._graphs = {graph.name: graph for graph in graphs_of(procedure.modules)}

@@ -71,6 +71,7 @@ def options(message: pb.ColorizeOptions) -> ColorizeOptions:
         size=size,
         guidance_steps=message.guidance_steps if message.HasField("guidance_steps") else None,
         decode_margin=message.decode_margin if message.HasField("decode_margin") else None,
+        guider_steps=message.guider_steps if message.HasField("guider_steps") else None,
     )
 
 

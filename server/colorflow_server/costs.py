@@ -6,7 +6,6 @@ from collections.abc import Callable
 import numpy as np
 
 from colorflow_rt.denoise import Slot, advance
-from colorflow_rt.engine import Engine
 from colorflow_rt.errors import EngineError
 from colorflow_rt.pack import Pack
 from colorflow_rt.schedule import Schedule
@@ -23,9 +22,12 @@ Call = Callable[[int], float]
 class CostModel:
     """Seconds of one call of denoise_step, by rows of the batch and area of the canvas in latent pixels.
 
-    measured: seconds by rows at `area`. slots: rows of a call, at most; 0: chosen from what was measured. Not safe for
-    several threads at once.
+    measured: seconds by rows at `area`. slots: rows of a call, at most; 0: chosen from what was measured.
+    guider, rest: what the graphs guider and denoise_reuse cost, as parts of a call of denoise_step (`work`).
+    Not safe for several threads at once.
     """
+
+    guider, rest = 0.0, 1.0
 
     def __init__(self, measured: dict[int, float], area: Area, slots: int = 0) -> None:
         self._few = slots or choose_slots(measured)
@@ -47,12 +49,23 @@ class CostModel:
         found = float(np.interp(rows, sizes, [curve[size] for size in sizes])) * area / known
         return found * max(1.0, rows / sizes[-1])
 
+    def work(self, due: int, steps: int) -> float:
+        """So many steps of pages that reuse the guider's features, `due` of them with the guider, in denoise_steps.
+
+        The mean of a step: 1 is one denoise_step.
+        """
+        return self.rest + self.guider * due / steps
+
     def page_step(self, area: Area) -> float:
-        """Device seconds of one step of one page in a full batch."""
+        """Device seconds of one denoise_step of one page in a full batch."""
         return self.seconds(self.slots, area) / self.slots
 
-    def observe(self, rows: int, area: Area, seconds: float) -> None:
-        """A call took so long: other work on the machine counts, for that is what the next page will meet."""
+    def observe(self, rows: int, area: Area, seconds: float, work: float = 1.0) -> None:
+        """A step took so long: other work on the machine counts, for that is what the next page will meet.
+
+        work: how much of a denoise_step it was; what is learnt is what the whole would have taken.
+        """
+        seconds /= work
         if area not in self._seconds:
             self._seconds[area] = {size: self.seconds(size, area) for size in self.curve()}
         curve = self._seconds[area]
@@ -67,15 +80,22 @@ class CostModel:
 def measure(pack: Pack, slots: int = 0, most: int = 8, repeat: int = 3) -> CostModel:
     """Run denoise_step at the pack's first size with 1, 2, 4... rows, up to `slots` or while it is of use.
 
-    An engine that takes one batch size only is used with that. EngineError where not even one row can be run.
+    Then, in a full batch, its two parts where the pack has them. An engine that takes one batch size only is used with
+    that. EngineError where not even one row can be run.
     """
     width, height = (2 * side // pack.config.model.vae_factor for side in pack.config.pages.sizes[0])
-    engine = pack.engine("denoise_step")
 
     def call(rows: int) -> float:
-        return _call(engine, pack, rows, (height, width), repeat)
+        """Least seconds; one call goes before, which may compile."""
+        return min(_steps(pack, rows, (height, width), repeat + 1)[1:])
 
-    return CostModel(measure_curve(call, slots or most, fixed=slots > 0), width * height, slots)
+    model = CostModel(measure_curve(call, slots or most, fixed=slots > 0), width * height, slots)
+    if pack.reuses:  # with the guider in every other step, from the first on
+        seconds = _steps(pack, model.slots, (height, width), 2 * repeat + 1, guider_steps=repeat + 1)
+        rest, both = min(seconds[1::2]), min(seconds[2::2])
+        whole = model.seconds(model.slots, width * height)
+        model.rest, model.guider = rest / whole, max(0.0, both - rest) / whole
+    return model
 
 
 def measure_curve(call: Call, most: int, *, fixed: bool = False) -> dict[int, float]:
@@ -113,16 +133,16 @@ def _saves(measured: dict[int, float], few: int, many: int, part: float) -> bool
     return measured[many] / many <= (1 - part) * measured[few] / few
 
 
-def _call(engine: Engine, pack: Pack, rows: int, latent: tuple[int, int], repeat: int) -> float:
-    """Least seconds of a call with this many pages of noise; one call goes before, which may compile."""
-    channels = {spec.name: int(spec.shape[1]) for spec in engine.inputs if spec.name in ("sample", "condition")}
-    schedule = Schedule.create(repeat + 1, pack.config.scheduler_config)
-    sample = np.random.default_rng(0).standard_normal((channels["sample"], *latent)).astype(np.float32)
-    condition = np.zeros((channels["condition"], *latent), np.float32)
-    slots = [Slot(sample, condition, schedule) for _ in range(rows)]
+def _steps(pack: Pack, rows: int, latent: tuple[int, int], steps: int, guider_steps: int | None = None) -> list[float]:
+    """Seconds of every step of a loop with this many pages of noise."""
+    model = pack.config.model
+    schedule = Schedule.create(steps, pack.config.scheduler_config)
+    sample = np.random.default_rng(0).standard_normal((model.latent_channels, *latent)).astype(np.float32)
+    condition = np.zeros((model.condition_planes, *latent), np.float32)
+    slots = [Slot(sample, condition, schedule, guider_steps=guider_steps) for _ in range(rows)]
     seconds = []
-    for _ in range(repeat + 1):
+    for _ in range(steps):
         start = time.perf_counter()
-        advance(engine, slots)
+        advance(pack.engine, slots)
         seconds.append(time.perf_counter() - start)
-    return min(seconds[1:])
+    return seconds

@@ -158,7 +158,7 @@ class Scheduler:
         steps = job.options.steps or model.colorizer.pack.config.defaults.steps
         entry = Entry(job.client, job.priority, steps, 0.0, job.preview_every, key=id(model))
         ticket = Ticket(job, model, entry, now)
-        entry.cost_s = model.cost.page_step(ticket.area)
+        entry.cost_s = ticket.step_s
         self._turns.enter(entry)
         before = [t for t in self._tickets.values() if self._turns.place(t.entry) < self._turns.place(entry)]
         wait = sum(t.entry.left_s for t in before)
@@ -233,9 +233,9 @@ class Scheduler:
         ticket.events.send(Retrieved(tuple(found)))
         with self._lock:
             ticket.window = window
-            ticket.entry.key = (id(ticket.model), window.slot.sample.shape)
+            ticket.entry.key = (id(ticket.model), window.slot.sample.shape, window.slot.reuses)
             if not number:
-                self._turns.resize(ticket.entry, ticket.run.steps, ticket.model.cost.page_step(ticket.area))
+                self._turns.resize(ticket.entry, ticket.run.steps, ticket.step_s)
             ticket.state = State.READY
             self._lock.notify_all()
 
@@ -276,8 +276,9 @@ class Scheduler:
         while batch := self._next():
             start = time.perf_counter()
             try:
+                work = _work(batch)
                 failed = _advance(batch)
-                self._after(batch, failed, time.perf_counter() - start)
+                self._after(batch, failed, time.perf_counter() - start, work)
             except Exception as error:  # a defect of ours: the loop must live on for the other pages
                 log.exception("a step of %d pages failed in a way that nobody meant", len(batch))
                 for ticket in batch:
@@ -302,13 +303,13 @@ class Scheduler:
         chosen = self._turns.choose([t.entry for t in ready.values()], lambda e, n: ready[id(e)].model.cost.rows(n))
         return [ready[id(entry)] for entry in chosen]
 
-    def _after(self, batch: list[Ticket], failed: dict[Ticket, Exception], seconds: float) -> None:
-        """A step boundary: what failed, was cancelled or is done leaves."""
+    def _after(self, batch: list[Ticket], failed: dict[Ticket, Exception], seconds: float, work: float) -> None:
+        """A step boundary: what failed, was cancelled or is done leaves. work: `_work` of the step."""
         ended: list[tuple[Ticket, Event]] = []
         with self._lock:
             self._turns.served(seconds)
             self._batches[len(batch)] += 1
-            batch[0].model.cost.observe(len(batch), batch[0].area, seconds)
+            batch[0].model.cost.observe(len(batch), batch[0].area, seconds, work)
             self._batch = []
             for ticket in batch:
                 ticket.loop_s += seconds
@@ -351,14 +352,20 @@ class Scheduler:
 
 def _advance(batch: list[Ticket]) -> dict[Ticket, Exception]:
     """One step of every page. Where the call fails each page is tried alone: one page must not fail the others."""
-    engine = batch[0].model.colorizer.pack.engine("denoise_step")
     try:
-        advance(engine, [_slot(ticket) for ticket in batch])
+        advance(batch[0].model.colorizer.pack.engine, [_slot(ticket) for ticket in batch])
         return {}
     except Exception as error:
         if len(batch) == 1:
             return {batch[0]: error}
         return {ticket: why for one in batch for ticket, why in _advance([one]).items()}
+
+
+def _work(batch: list[Ticket]) -> float:
+    """How much of a denoise_step the next step of a batch is: its pages are of one kind (`Entry.key`)."""
+    slots = [_slot(ticket) for ticket in batch]
+    due = sum(slot.guider_is_due for slot in slots)
+    return batch[0].model.cost.work(due, len(slots)) if slots[0].reuses else 1.0
 
 
 def _slot(ticket: Ticket) -> Slot:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from colorflow_rt.page import PageRun, Window
+from colorflow_rt.page import PageRun, Window, guider_steps
 from colorflow_rt.pipeline import Colorizer
 from colorflow_server.costs import CostModel
 from colorflow_server.events import END, Event, PageJob
@@ -77,6 +77,13 @@ class Ticket:
         pack = self.model.colorizer.pack
         width, height = (2 * side // pack.config.model.vae_factor for side in pack.config.pages.sizes[0])
         return width * height
+
+    @property
+    def step_s(self) -> float:
+        """Device seconds of one of its steps in a full batch, in the mean."""
+        pack, options = self.model.colorizer.pack, self.job.options
+        steps, due = options.steps or pack.config.defaults.steps, guider_steps(pack, options)
+        return self.model.cost.page_step(self.area) * (self.model.cost.work(due, steps) if due < steps else 1.0)
 
 
 class Outbox:

@@ -112,6 +112,7 @@ def options(given: ColorizeOptions) -> pb.ColorizeOptions:
         size=size,
         guidance_steps=given.guidance_steps,
         decode_margin=given.decode_margin,
+        guider_steps=given.guider_steps,
     )
 
 

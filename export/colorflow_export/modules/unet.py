@@ -117,17 +117,22 @@ def _mid(block: Any, hidden: Tensor, embedding: Tensor, text: Tensor | None) -> 
     return hidden
 
 
-def tap_channels(net: UNet2DConditionModel) -> list[int]:
-    """Channels of each tap of `walk`, in its order."""
-    channels = [net.conv_in.out_channels]
+def taps(net: UNet2DConditionModel) -> list[tuple[int, int]]:
+    """Of each tap of `walk`, in its order: its channels, and how many latents one of its cells is wide."""
+    first = getattr(net, "conv_in", None) or net.conv_in_condition
+    found, scale = [(first.out_channels, 1)], 1
     for block in net.down_blocks:
-        channels += [resnet.out_channels for resnet in block.resnets]
-        channels += [sampler.out_channels for sampler in block.downsamplers or ()]
-    channels.append(net.mid_block.resnets[-1].out_channels)
+        found += [(resnet.out_channels, scale) for resnet in block.resnets]
+        for sampler in block.downsamplers or ():
+            scale *= 2
+            found.append((sampler.out_channels, scale))
+    found.append((net.mid_block.resnets[-1].out_channels, scale))
     for block in net.up_blocks:
-        channels += [resnet.out_channels for resnet in block.resnets]
-        channels += [sampler.out_channels for sampler in block.upsamplers or ()]
-    return channels
+        found += [(resnet.out_channels, scale) for resnet in block.resnets]
+        for sampler in block.upsamplers or ():
+            scale //= 2
+            found.append((sampler.out_channels, scale))
+    return found
 
 
 def _embedding(net: UNet2DConditionModel, timestep: Tensor, dtype: torch.dtype) -> Tensor:
@@ -166,7 +171,7 @@ class ColorGuider(UNet2DConditionModel):  # type: ignore[misc]
         net.__class__ = cls
         conv = net.conv_in
         net.conv_in_condition = nn.Conv2d(conv.in_channels + condition_channels, conv.out_channels, 3, padding=1)
-        channels = tap_channels(net)
+        channels = [channels for channels, _ in taps(net)]
         mid = 1 + sum(len(b.resnets) + len(b.downsamplers or ()) for b in net.down_blocks)
         net.brushnet_down_blocks = nn.ModuleList(_zero_conv(c) for c in channels[:mid])
         net.brushnet_mid_block = _zero_conv(channels[mid])

@@ -113,7 +113,7 @@ class Size(_message.Message):
     def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
 
 class ColorizeOptions(_message.Message):
-    __slots__ = ("steps", "guidance_scale", "seed", "style", "fit", "luminance", "saturation", "context", "chroma_layer", "pinned", "banned", "preview_every", "size", "guidance_steps", "decode_margin")
+    __slots__ = ("steps", "guidance_scale", "seed", "style", "fit", "luminance", "saturation", "context", "chroma_layer", "pinned", "banned", "preview_every", "size", "guidance_steps", "decode_margin", "guider_steps")
     STEPS_FIELD_NUMBER: _ClassVar[int]
     GUIDANCE_SCALE_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +129,7 @@ class ColorizeOptions(_message.Message):
     SIZE_FIELD_NUMBER: _ClassVar[int]
     GUIDANCE_STEPS_FIELD_NUMBER: _ClassVar[int]
     DECODE_MARGIN_FIELD_NUMBER: _ClassVar[int]
+    GUIDER_STEPS_FIELD_NUMBER: _ClassVar[int]
     steps: int
     guidance_scale: float
     seed: int
@@ -144,7 +145,8 @@ class ColorizeOptions(_message.Message):
     size: Size
     guidance_steps: int
     decode_margin: int
-    def __init__(self, steps: _Optional[int] = ..., guidance_scale: _Optional[float] = ..., seed: _Optional[int] = ..., style: _Optional[_Union[Style, str]] = ..., fit: _Optional[_Union[Fit, str]] = ..., luminance: _Optional[_Union[Luminance, str]] = ..., saturation: _Optional[float] = ..., context: _Optional[_Union[Context, str]] = ..., chroma_layer: _Optional[bool] = ..., pinned: _Optional[_Iterable[str]] = ..., banned: _Optional[_Iterable[str]] = ..., preview_every: _Optional[int] = ..., size: _Optional[_Union[Size, _Mapping]] = ..., guidance_steps: _Optional[int] = ..., decode_margin: _Optional[int] = ...) -> None: ...
+    guider_steps: int
+    def __init__(self, steps: _Optional[int] = ..., guidance_scale: _Optional[float] = ..., seed: _Optional[int] = ..., style: _Optional[_Union[Style, str]] = ..., fit: _Optional[_Union[Fit, str]] = ..., luminance: _Optional[_Union[Luminance, str]] = ..., saturation: _Optional[float] = ..., context: _Optional[_Union[Context, str]] = ..., chroma_layer: _Optional[bool] = ..., pinned: _Optional[_Iterable[str]] = ..., banned: _Optional[_Iterable[str]] = ..., preview_every: _Optional[int] = ..., size: _Optional[_Union[Size, _Mapping]] = ..., guidance_steps: _Optional[int] = ..., decode_margin: _Optional[int] = ..., guider_steps: _Optional[int] = ...) -> None: ...
 
 class Output(_message.Message):
     __slots__ = ("format", "model_image", "canvas")
