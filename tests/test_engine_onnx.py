@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from tiny_onnx import clip_encoder, clip_weights, save
 
 from colorflow_rt.engine import TensorSpec
+from colorflow_rt.engine import onnx as backend
 from colorflow_rt.engine.onnx import OnnxEngine, available_threads
 from colorflow_rt.errors import EngineError, OptionError
 
@@ -147,6 +148,25 @@ def test_a_failing_run_is_one_line(tmp_path: Path) -> None:
         engine(feeds)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(("limit", "packing"), [(95, False), (1000, True)])
+def test_large_weights_are_not_packed_a_second_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, packing: bool
+) -> None:
+    """What counts is the file of weights beside the graph, not the graph."""
+    entries: dict[str, str] = {}
+    add = ort.SessionOptions.add_session_config_entry
+
+    def recorded(options: Any, key: str, value: str) -> None:
+        entries[key] = value
+        add(options, key, value)
+
+    monkeypatch.setattr(backend, "PACK_LIMIT", limit)
+    monkeypatch.setattr(ort.SessionOptions, "add_session_config_entry", recorded)
+    engine = OnnxEngine(clip_encoder(tmp_path), "clip_encoder", ([PIXELS], [EMBEDS]), threads=1)
+    assert entries.get("session.disable_prepacking") == (None if packing else "1")
+    np.testing.assert_allclose(engine({"pixel_values": pixels(2)})["image_embeds"], expected(pixels(2)), rtol=1e-4)
 
 
 def test_missing_provider_names_the_extra(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
-"""An ONNX model's graph as bytes: its nodes read, outputs added. No onnx package is needed at run time.
+"""An ONNX model's graph as bytes: nodes and names of files read, outputs added. No onnx package at run time.
 
 A model is a protocol buffer message. Where a message field stands twice, readers merge both, so a graph gets another
 output by appending to the file a second, partial graph that holds nothing else. Field numbers are those of onnx.proto.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -30,6 +31,18 @@ def read_nodes(model: bytes) -> list[Node]:
         return [_node(node) for graph in graphs for number, node in _fields(graph) if number == _GRAPH_NODE]
     except (IndexError, UnicodeDecodeError) as error:
         raise PackError(f"not an ONNX model ({error}): copy the pack again") from error
+
+
+def external_files(model: bytes) -> set[str]:
+    """Names of the files that an ONNX model keeps its weights in, as written there: relative to the model.
+
+    They are StringStringEntryProto messages {key: "location", value: name}, found without an ONNX parser.
+    """
+    names = set()
+    for entry in re.finditer(rb"\x0a\x08location\x12([\x80-\xff]*[\x00-\x7f])", model):
+        length, _ = _varint(entry[1], 0)
+        names.add(model[entry.end() : entry.end() + length].decode("utf-8", "replace"))
+    return names
 
 
 def with_outputs(model: bytes, names: Iterable[str]) -> bytes:
