@@ -23,13 +23,14 @@ from colorflow_rt.engine.protocol import (
     TensorSpec,
     check_feeds,
 )
-from colorflow_rt.errors import EngineError, PackError
-from colorflow_rt.files import file_sha256
+from colorflow_rt.errors import EngineError
 from colorflow_rt.pack_config import GRAPHS, PackConfig
-from colorflow_rt.records import read_toml, write_toml
+from colorflow_rt.records import write_toml
+from colorflow_rt.verified import Verified, read_manifest
 
 SCHEMA = 1
 MANIFEST = "engines.toml"
+AGAIN = "build the engines again"
 TARGETS = ("onnx-cpu", "onnx-cuda", "tensorrt")
 PRECISIONS = {"fp16": "float16", "fp32": "float32"}
 
@@ -73,13 +74,7 @@ class EngineManifest:
         path = folder / MANIFEST
         if not path.is_file():
             raise EngineError(f"{folder} holds no built engines: make them with colorflow-export build-engines")
-        try:
-            found = read_toml(cls, path.read_text(encoding="utf-8"))
-        except (PackError, OSError, UnicodeDecodeError) as error:
-            raise EngineError(f"{path} cannot be read ({error}): build the engines again") from error
-        if found.schema != SCHEMA:
-            raise EngineError(f"{path} has schema {found.schema}, expected {SCHEMA}: build the engines again")
-        return found
+        return read_manifest(cls, path, SCHEMA, AGAIN)
 
     def to_toml(self) -> str:
         """The text of engines.toml."""
@@ -108,8 +103,9 @@ class EngineSet:
     def __init__(self, folder: Path, config: PackConfig, target: str) -> None:
         self.manifest = EngineManifest.read(folder)
         self._folder, self._config = folder, config
-        self._verified: set[str] = set()
-        self._lock, self._turns = threading.Lock(), threading.RLock()
+        digests = {record.file: record.sha256 for record in self.manifest.engines} | self.manifest.weights
+        self._files = Verified(folder, digests, AGAIN, unreadable=EngineError, damaged=EngineError)
+        self._turns = threading.RLock()
         if self.manifest.target != target:
             raise EngineError(f"{folder} holds engines for {self.manifest.target}, not for {target}: give --engines")
         if self.manifest.pack_weights != weights_hash(config):
@@ -127,7 +123,7 @@ class EngineSet:
         """All engines of a graph as one; EngineError if there is none."""
         records = [record for record in self.manifest.engines if record.graph == graph]
         if not records:
-            raise EngineError(f"{self._folder} has no engine of {graph}: build the engines again")
+            raise EngineError(f"{self._folder} has no engine of {graph}: {AGAIN}")
         specs = self._config.graphs[graph]
         on_device = graph == "denoise_step" and self.manifest.target != "onnx-cpu"
         kind = BoundShapedEngine if on_device else ShapedEngine
@@ -135,9 +131,7 @@ class EngineSet:
         return kind(graph, (specs.inputs, specs.outputs), records, self.open, turns)
 
     def verify(self) -> None:
-        self._verified.clear()
-        for record in self.manifest.engines:
-            self._check(record)
+        self._files.check_all()
 
     def encoder_hashes(self) -> list[str]:
         """Embeddings of engines of equal precision and weights can be compared, whatever machine made them."""
@@ -145,24 +139,8 @@ class EngineSet:
 
     def open(self, record: EngineRecord) -> Engine:
         """One engine, after its file and weights were checked."""
-        self._check(record)
+        self._files.check([record.file, *self.manifest.weights])
         return self._load(record)
-
-    def _check(self, record: EngineRecord) -> None:
-        with self._lock:
-            for name, expected in ((record.file, record.sha256), *self.manifest.weights.items()):
-                if name not in self._verified:
-                    _check_hash(self._folder / name, expected)
-                    self._verified.add(name)
-
-
-def _check_hash(path: Path, expected: str) -> None:
-    try:
-        found = file_sha256(path)
-    except OSError as error:
-        raise EngineError(f"{path} cannot be read ({error.strerror}): build the engines again") from error
-    if found != expected:
-        raise EngineError(f"{path} is damaged: its SHA-256 is {found}, not {expected}: build the engines again")
 
 
 class ShapedEngine:

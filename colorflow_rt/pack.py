@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import threading
 from collections.abc import Mapping
 from functools import cached_property
@@ -12,10 +11,12 @@ from typing import Protocol
 import platformdirs
 
 from colorflow_rt.engine.fake import Cost, fake_config, fake_engines
+from colorflow_rt.engine.onnx_graph import external_files
 from colorflow_rt.engine.protocol import Engine
 from colorflow_rt.errors import DamagedPackError, EngineError, PackError, UnknownPackError, check_choice, install_hint
 from colorflow_rt.files import file_sha256
 from colorflow_rt.pack_config import GRAPHS, REUSE_GRAPHS, GraphConfig, PackConfig, read_pack_toml
+from colorflow_rt.verified import Verified
 
 ENGINES = ("auto", "onnx-cpu", "onnx-cuda", "tensorrt")
 BUNDLED = Path(__file__).parent / "packs"
@@ -196,18 +197,6 @@ def file_hash(path: Path) -> str:
     return f"sha256:{file_sha256(path)}"
 
 
-def external_files(model: bytes) -> set[str]:
-    """Names of the files that an ONNX model keeps its weights in, as written there: relative to the model.
-
-    They are StringStringEntryProto messages {key: "location", value: name}, found without an ONNX parser.
-    """
-    names = set()
-    for entry in re.finditer(rb"\x0a\x08location\x12([\x80-\xff]*[\x00-\x7f])", model):
-        length = sum((byte & 0x7F) << 7 * i for i, byte in enumerate(entry[1]))  # a varint
-        names.add(model[entry.end() : entry.end() + length].decode("utf-8", "replace"))
-    return names
-
-
 class _Fake:
     def __init__(self, engines: Mapping[str, Engine]) -> None:
         self._engines = engines
@@ -228,8 +217,8 @@ class _Folder:
 
     def __init__(self, folder: Path, config: PackConfig) -> None:
         self._folder, self._config, self.reuses = folder, config, config.reuses
-        self._verified: set[str] = set()
-        self._lock = threading.Lock()
+        digests = {name: digest.removeprefix("sha256:") for name, digest in config.files.items()}
+        self._files = Verified(folder, digests, self._again(), unreadable=PackError, damaged=DamagedPackError)
         root = folder.resolve()
         for name in config.files:
             path = folder / name
@@ -246,17 +235,16 @@ class _Folder:
 
     def graph_file(self, graph: str) -> Path:
         config = self._config.graphs[graph]
-        self._verify([config.file])
-        self._verify(self._weights(graph, config))
+        self._files.check([config.file])
+        self._files.check(self._weights(graph, config))
         return self._folder / config.file
 
     def verify(self) -> None:
-        self._verified.clear()
-        self._verify(list(self._config.files))
+        self._files.check_all()
 
     def encoder_hashes(self) -> list[str]:
         graph = self._config.graphs["clip_encoder"]
-        self._verify([graph.file])
+        self._files.check([graph.file])
         return [self._config.files[name] for name in (graph.file, *self._weights("clip_encoder", graph))]
 
     def _weights(self, graph: str, config: GraphConfig) -> list[str]:
@@ -267,22 +255,6 @@ class _Folder:
         if stray := [name for name in names if name not in self._config.files]:
             raise PackError(f"{graph} of {self._folder} needs {stray[0]!r}, which [files] of pack.toml lacks")
         return names
-
-    def _verify(self, names: list[str]) -> None:
-        with self._lock:
-            for name in names:
-                if name not in self._verified:
-                    self._check_hash(name)
-                    self._verified.add(name)
-
-    def _check_hash(self, name: str) -> None:
-        path, expected = self._folder / name, self._config.files[name]
-        try:
-            found = file_hash(path)
-        except OSError as error:
-            raise PackError(f"{path} cannot be read ({error.strerror}): {self._again()}") from error
-        if found != expected:
-            raise DamagedPackError(f"{path} is damaged: it has {found}, pack.toml {expected}: {self._again()}")
 
     def _again(self) -> str:
         if self._folder.is_relative_to(BUNDLED):

@@ -6,14 +6,14 @@ its TensorRT version were compared with the manifest. A plan that differs in any
 
 import hashlib
 import json
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from colorflow_rt.engine.trt import Here
-from colorflow_rt.errors import EngineError, PackError
+from colorflow_rt.errors import EngineError
 from colorflow_rt.files import atomic_write
-from colorflow_rt.records import read_record, write_toml
+from colorflow_rt.records import write_toml
+from colorflow_rt.verified import read_manifest
 
 MANIFEST = "tensorrt.toml"
 AGAIN = "build it again with: colorflow-export build-engines --target tensorrt"
@@ -79,15 +79,7 @@ class Manifest:
     def read(cls, folder: Path) -> "Manifest":
         """Of a folder of engines, empty where there is none yet. EngineError where it cannot be read."""
         path = folder / MANIFEST
-        try:
-            manifest = read_record(cls, tomllib.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return cls(SCHEMA, {})
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, PackError) as error:
-            raise EngineError(f"{path} cannot be read ({error}): delete it and {AGAIN}") from error
-        if manifest.schema != SCHEMA:
-            raise EngineError(f"{path} has schema {manifest.schema}, expected {SCHEMA}: delete it and {AGAIN}")
-        return manifest
+        return read_manifest(cls, path, SCHEMA, f"delete it and {AGAIN}") if path.exists() else cls(SCHEMA, {})
 
     def write(self, folder: Path) -> None:
         atomic_write(folder / MANIFEST, write_toml(self).encode())
