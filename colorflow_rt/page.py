@@ -141,8 +141,14 @@ class PageRun:
             condition = self._condition(canvas)
         shape = (1, self.pack.config.model.latent_channels, *condition.shape[-2:])
         noise = lat.initial_noise(job.options.seed, shape)
-        steps = {"guidance_steps": job.options.guidance_steps, "guider_steps": job.guider_steps}
-        slot = Slot(noise[0], condition[0], job.schedule, job.guidance_scale, **steps)
+        slot = Slot(
+            noise[0],
+            condition[0],
+            job.schedule,
+            job.guidance_scale,
+            guidance_steps=job.options.guidance_steps,
+            guider_steps=job.guider_steps,
+        )
         return Window(number, rgb, placement, canvas, found, slot)
 
     def preview(self, window: Window, x0: Floats) -> Bytes:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,12 @@ from colorflow_export.to_onnx import INLINE_LIMIT, OPSET, export_graph, write_gr
 from colorflow_export.weights import read_places, stored_tensors, write_weights
 from torch import Tensor, nn
 
-from colorflow_rt.denoise import Slot, advance, denoise
+from colorflow_rt.denoise import Slot, advance, denoise, run
 from colorflow_rt.engine.onnx import OnnxEngine
 from colorflow_rt.engine.protocol import Engine, TensorSpec
 from colorflow_rt.errors import PackError
 from colorflow_rt.pack import open_pack
-from colorflow_rt.pack_config import GRAPHS
+from colorflow_rt.pack_config import GRAPHS, REUSE_GRAPHS
 from colorflow_rt.schedule import Schedule, SchedulerConfig
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -59,11 +60,31 @@ def test_every_graph_runs_any_batch_and_size(pack: Path) -> None:
     modules = load_modules(pack)
     opened = open_pack(pack)
     assert [graph.name for graph in graphs_of(modules)] == list(GRAPHS)
-    for graph in graphs_of(modules):
+    graphs = graphs_of(modules, reuse=True)
+    assert {graph.name for graph in graphs} == {*GRAPHS, *REUSE_GRAPHS}
+    for graph in graphs:
         engine = opened.engine(graph.name)
         wide = {axis: multiple * (3 if axis in "hH" else 10) for axis, multiple in graph.multiples.items()}
         for lengths in ({}, {"B": 1}, {"B": 3} | wide):
             assert worst(graph, modules, engine, **lengths) < LIMIT, (graph.name, lengths)
+
+
+def test_the_guider_and_the_rest_are_the_whole_step(pack: Path) -> None:
+    """In ONNX Runtime, for pages at steps of their own."""
+    opened = open_pack(pack)
+    whole, guider, rest = (opened.engine(name) for name in ("denoise_step", "guider", "denoise_reuse"))
+    feeds = {name: t.numpy() for name, t in graph_of(load_modules(pack), "denoise_step").example(B=3).items()}
+    features = guider({spec.name: feeds[spec.name] for spec in guider.inputs})
+    found = rest({spec.name: (feeds | features)[spec.name] for spec in rest.inputs})
+    for name, expected in whole(feeds).items():
+        assert relative_error(torch.from_numpy(found[name]), torch.from_numpy(expected)) < LIMIT, name
+
+
+def test_a_loop_with_the_guider_in_every_other_step_ends_near_the_whole_one(golden_pack: Path) -> None:
+    golden, pack = load_golden(GOLDEN / "sd_small_9ch"), open_pack(golden_pack)
+    whole, parted = slot_of(golden, 5), replace(slot_of(golden, 5), guider_steps=3)
+    expected, found = (run(pack.engine, [slot]) for slot in (whole, parted))
+    assert 0 < relative_error(torch.from_numpy(found), torch.from_numpy(expected)) < 0.5
 
 
 def test_batches_beyond_the_exporter_s_bounds(golden_pack: Path) -> None:
@@ -101,7 +122,7 @@ def test_graphs_tell_nothing_of_the_machine(tiny_pack: Path) -> None:
         assert not any(word in data for word in (b"/work", b"site-packages", b"Traceback", b"stack_trace"))
 
 
-@pytest.mark.parametrize("graph", ["denoise_step", "gsrp"])
+@pytest.mark.parametrize("graph", ["denoise_step", "guider", "denoise_reuse", "gsrp"])
 def test_onnxruntime_leaves_no_casts_and_no_batch_norm(tiny_pack: Path, tmp_path: Path, graph: str) -> None:
     """What is stored in float16 must not be cast, and statistics not be applied, in every call."""
     options = ort.SessionOptions()
@@ -111,7 +132,7 @@ def test_onnxruntime_leaves_no_casts_and_no_batch_norm(tiny_pack: Path, tmp_path
     ort.InferenceSession(str(tiny_pack / f"{graph}.onnx"), options, providers=["CPUExecutionProvider"])
     nodes = onnx.load(tmp_path / "optimized.onnx", load_external_data=False).graph.node
     casts = [node for node in nodes if node.op_type == "Cast"]
-    assert len(casts) == (1 if graph == "denoise_step" else 0)  # the timestep, an integer
+    assert len(casts) == (0 if graph == "gsrp" else 1)  # the timestep, an integer
     assert not [node for node in nodes if node.op_type == "BatchNormalization"]
 
 

@@ -62,7 +62,7 @@ def test_a_page_is_the_runtime_s(fixture: str, guidance_scale: float, request: p
     rng = np.random.default_rng(0)
     page = np.repeat(rng.integers(0, 256, (90, 130, 1), np.uint8), 3, axis=2)
     references = [rng.integers(0, 256, (100, 100, 3), np.uint8) for _ in range(2)]
-    options = ColorizeOptions(steps=3, seed=5, guidance_scale=guidance_scale)
+    options = ColorizeOptions(steps=3, seed=5, guidance_scale=guidance_scale, guider_steps=3)
     ours = Colorizer(pack).colorize(page, references, options)
     theirs = ReferenceColorizer(pack).colorize(page, references, options)
     assert ours.canvas is not None

@@ -110,8 +110,9 @@ def test_a_folder_of_another_layout_is_refused(tmp_path: Path) -> None:
 def test_a_pack_passes_and_prints_its_table(golden_pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["verify", "--pack", str(golden_pack)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "7 of 7 within their limits"
-    assert "denoise_step, sample_next" in "\n".join(lines)
+    assert lines[-1] == "37 of 37 within their limits"  # 28 of them features of the guider
+    for name in ("denoise_step, sample_next", "guider, feature_27", "denoise_reuse, x0"):
+        assert name in "\n".join(lines)
     assert "dB" in lines[-2]
 
 

@@ -94,7 +94,7 @@ def tiny_recipe(statistics: str = "running") -> PackRecipe:
         pages=PagesConfig(((64, 96), (96, 64), (64, 64)), 32, 1.5, statistics),
         encoder=EncoderConfig("tiny", _CLIP["image_size"], "whole", (0.5,) * 3, (0.25,) * 3, _CLIP["projection_dim"]),
         scheduler=NoiseConfig(),
-        defaults=DefaultsConfig(4, 1.0, "pad"),
+        defaults=DefaultsConfig(4, 1.0, "pad", guider_steps=4),
         modules=TINY,
     )
 
@@ -128,7 +128,7 @@ def golden_recipe() -> PackRecipe:
         pages=PagesConfig(((96, 64), (64, 64)), 32, 1.5, "batch"),
         encoder=EncoderConfig("tiny", _CLIP["image_size"], "center", (0.5,) * 3, (0.25,) * 3, _CLIP["projection_dim"]),
         scheduler=NoiseConfig(),
-        defaults=DefaultsConfig(3, 3.0, "crop"),
+        defaults=DefaultsConfig(3, 3.0, "crop", guider_steps=3),
         modules=modules,
     )
 

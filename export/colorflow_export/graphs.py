@@ -264,8 +264,10 @@ def graphs_of(modules: Modules, *, reuse: bool = False) -> tuple[Graph, ...]:
 
 def _features(modules: Modules) -> tuple[TensorSpec, ...]:
     """The guider's outputs."""
-    shapes = [(channels, *(f"{side}/{s}" if s > 1 else side for side in "hw")) for channels, s in taps(modules.guider)]
-    return tuple(TensorSpec(feature_name(i), "float32", ("B", *shape)) for i, shape in enumerate(shapes))
+    shapes = [
+        ("B", channels, *(("h", "w") if s == 1 else (f"h/{s}", f"w/{s}"))) for channels, s in taps(modules.guider)
+    ]
+    return tuple(TensorSpec(feature_name(i), "float32", shape) for i, shape in enumerate(shapes))
 
 
 def _encoder(modules: Modules) -> EncoderConfig:

@@ -61,7 +61,7 @@ def recipe(version: str) -> PackRecipe:
             dim=clip["projection_dim"],
         ),
         scheduler=NoiseConfig(),
-        defaults=DefaultsConfig(steps=10, guidance_scale=1.0, fit="pad"),
+        defaults=DefaultsConfig(steps=10, guidance_scale=1.0, fit="pad", guider_steps=4),
         modules=config.MINI,
     )
 
