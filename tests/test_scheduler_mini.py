@@ -15,7 +15,7 @@ from colorflow_rt.pipeline import Colorizer
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 from campaign import color_picture, gray_page
 
-OPTIONS = [ColorizeOptions(steps=steps, seed=seed, style="gray") for seed, steps in enumerate((3, 2, 4, 3))]
+PAGES = 4
 WAIT_S = 300
 
 
@@ -30,13 +30,24 @@ def pool(colorizer):
 
 
 @pytest.fixture(scope="module")
-def alone(colorizer, pool):
-    return [colorizer.colorize(gray_page(i), pool, options).image for i, options in enumerate(OPTIONS)]
+def options(colorizer):
+    """Two pages with the guider in every step and, where the pack can do that, two with the guider in two of them."""
+    few = 2 if colorizer.pack.reuses else None
+    ways = ((3, None), (2, None), (4, few), (3, few))
+    return [
+        ColorizeOptions(steps=steps, seed=seed, style="gray", guider_steps=guider or steps)
+        for seed, (steps, guider) in enumerate(ways)
+    ]
+
+
+@pytest.fixture(scope="module")
+def alone(colorizer, pool, options):
+    return [colorizer.colorize(gray_page(i), pool, each).image for i, each in enumerate(options)]
 
 
 @pytest.mark.parametrize("slots", [1, 4])
-def test_what_shares_a_batch_does_not_change_a_page(colorizer, pool, alone, slots):
-    ready, found, gone = threading.Barrier(len(OPTIONS)), {}, threading.Event()
+def test_what_shares_a_batch_does_not_change_a_page(colorizer, pool, options, alone, slots):
+    ready, found, gone = threading.Barrier(PAGES), {}, threading.Event()
 
     def references():  # so that all pages come to the loop at the same time
         ready.wait(WAIT_S)
@@ -46,14 +57,14 @@ def test_what_shares_a_batch_does_not_change_a_page(colorizer, pool, alone, slot
         def see(event):
             if isinstance(event, END):
                 found[number] = event
-                if len(found) == len(OPTIONS):
+                if len(found) == PAGES:
                     gone.set()
 
         return see
 
-    scheduler = Scheduler({"mini": colorizer}, SchedulerOptions(slots=slots, workers=len(OPTIONS)))
-    for i, options in enumerate(OPTIONS):
-        job = PageJob(f"{i}", f"{i}", "mini", gray_page(i), references, options, 0, None, 0, listen(i))
+    scheduler = Scheduler({"mini": colorizer}, SchedulerOptions(slots=slots, workers=PAGES))
+    for i, each in enumerate(options):
+        job = PageJob(f"{i}", f"{i}", "mini", gray_page(i), references, each, 0, None, 0, listen(i))
         scheduler.submit(job)
     assert gone.wait(WAIT_S)
     batches = scheduler.snapshot().batches
