@@ -47,15 +47,15 @@ def test_what_calls_take_is_learnt():
 def test_steps_without_the_guider_cost_their_part(timed_pack):
     model = measure(timed_pack(denoise_step=0.06, guider=0.05, denoise_reuse=0.02), slots=2)
     assert model.seconds(2, 384) == pytest.approx(0.06)
-    assert model.work(10, 10) == pytest.approx(7 / 6)
-    assert model.work(4, 10) == pytest.approx((0.02 + 0.4 * 0.05) / 0.06)
+    assert model.work(10, 10) == 1.0  # that both calls together may take another time than one is learnt
+    assert model.work(4, 10) == pytest.approx((0.02 + 0.4 * 0.05) / 0.07)
     model.observe(2, 384, 0.035, work=model.work(1, 4))  # slower than measured, by the guider's share of one in four
     assert model.seconds(2, 384) == pytest.approx(0.06 + 0.2 * (0.035 / model.work(1, 4) - 0.06))
 
 
 def test_a_pack_without_the_parts_has_no_cheaper_steps():
     model = measure(fake_pack(fake_config(reuse=False)), slots=1)
-    assert (model.guider, model.rest) == (0.0, 1.0)
+    assert model.rest == model.work(1, 10) == 1.0
 
 
 def test_measuring_ends_where_batches_make_it_worse_or_cannot_be_run():

@@ -23,11 +23,11 @@ class CostModel:
     """Seconds of one call of denoise_step, by rows of the batch and area of the canvas in latent pixels.
 
     measured: seconds by rows at `area`. slots: rows of a call, at most; 0: chosen from what was measured.
-    guider, rest: what the graphs guider and denoise_reuse cost, as parts of a call of denoise_step (`work`).
+    rest: what of a denoise_step is left without the guider, the part of denoise_reuse in both calls (`work`).
     Not safe for several threads at once.
     """
 
-    guider, rest = 0.0, 1.0
+    rest = 1.0
 
     def __init__(self, measured: dict[int, float], area: Area, slots: int = 0) -> None:
         self._few = slots or choose_slots(measured)
@@ -54,7 +54,7 @@ class CostModel:
 
         The mean of a step: 1 is one denoise_step.
         """
-        return self.rest + self.guider * due / steps
+        return self.rest + (1 - self.rest) * due / steps
 
     def page_step(self, area: Area) -> float:
         """Device seconds of one denoise_step of one page in a full batch."""
@@ -92,9 +92,7 @@ def measure(pack: Pack, slots: int = 0, most: int = 8, repeat: int = 3) -> CostM
     model = CostModel(measure_curve(call, slots or most, fixed=slots > 0), width * height, slots)
     if pack.reuses:  # with the guider in every other step, from the first on
         seconds = _steps(pack, model.slots, (height, width), 2 * repeat + 1, guider_steps=repeat + 1)
-        rest, both = min(seconds[1::2]), min(seconds[2::2])
-        whole = model.seconds(model.slots, width * height)
-        model.rest, model.guider = rest / whole, max(0.0, both - rest) / whole
+        model.rest = min(1.0, min(seconds[1::2]) / min(seconds[2::2]))
     return model
 
 
