@@ -125,10 +125,10 @@ def measure(name: str, command: list[str], log: Path, limit_gb: float) -> Done:
     if process.returncode not in ((0, NO_TENSORRT) if name == "fp16" else (0,)):
         raise StageError(f"{name} ended with exit code {process.returncode}: see {log}")
     return Done(
-        seconds=time.perf_counter() - start,
-        processor_seconds=usage.ru_utime + usage.ru_stime,
-        peak_gb=usage.ru_maxrss * 1024 / 1e9,
-        private_gb=private / 1e9,
+        seconds=round(time.perf_counter() - start, 1),
+        processor_seconds=round(usage.ru_utime + usage.ru_stime, 1),
+        peak_gb=round(usage.ru_maxrss * 1024 / 1e9, 3),
+        private_gb=round(private / 1e9, 3),
         found=_last_json(log),
     )
 
@@ -193,7 +193,7 @@ def run(work: Path, settings: Settings, state: State, limit_gb: float) -> None:
         done = measure(name, command, work / f"{name}.log", limit_gb)
         if name in FOLDERS:
             files = (path for path in (work / FOLDERS[name]).rglob("*") if path.is_file())
-            done = Done(**asdict(done) | {"disk_gb": sum(path.stat().st_size for path in files) / 1e9})
+            done = Done(**asdict(done) | {"disk_gb": round(sum(path.stat().st_size for path in files) / 1e9, 3)})
         state.add(name, done)
         if name == "convert":
             shutil.rmtree(work / "released", ignore_errors=True)

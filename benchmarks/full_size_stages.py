@@ -71,7 +71,9 @@ def page(work: Path, how: str, size: tuple[int, int], steps: int, guidance: floa
     if how == "reference":
         there = [other for other in ("page", "engines") if _picture(work, other, guidance).is_file()]
         others = {other: np.load(_picture(work, other, guidance)) for other in there}
-        found["psnr_db"] = {other: min(psnr(result.model_image, image), EXACT_DB) for other, image in others.items()}
+        found["psnr_db"] = {
+            other: round(min(psnr(result.model_image, image), EXACT_DB), 1) for other, image in others.items()
+        }
     return found
 
 
@@ -105,7 +107,7 @@ def _error(found: NDArray[Any], truth: NDArray[Any]) -> float:
     if not np.isfinite(found).all():
         return NOT_FINITE
     exact = truth.astype(np.float64)
-    return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
+    return float(f"{np.linalg.norm(found - exact) / np.linalg.norm(exact):.3g}")
 
 
 def _calls(work: Path, folder: str) -> Iterator[tuple[str, NDArray[Any]]]:

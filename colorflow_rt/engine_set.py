@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -213,11 +213,16 @@ class BoundShapedEngine(ShapedEngine):
     """A `ShapedEngine` of denoise_step whose engines can keep the loop's state on their device (protocol Bindable)."""
 
     def bind(self, feeds: Tensors) -> AbstractContextManager[BoundLoop] | None:
-        """The loop of one batch on the engine that its first feeds need; None where no engine was built for them."""
+        """The loop of one batch on the engine that its first feeds need; None where none was built for them, or where
+        engines keep no state: those for a GPU, emulated on the CPU.
+        """
         record = self._find(feeds, choose_variants(feeds.get("guidance_scale")))
         if record is None:
             return None
-        bound = cast(Bindable, self._engine(record)).bind({spec.name: feeds[spec.name] for spec in record.inputs})
+        engine = self._engine(record)
+        if not isinstance(engine, Bindable):
+            return None
+        bound = engine.bind({spec.name: feeds[spec.name] for spec in record.inputs})
         return None if bound is None else _on(record, bound)
 
 

@@ -175,6 +175,20 @@ def test_guidance_may_not_come_back_in_a_loop_that_has_none() -> None:
             loop.step(feeds | {"guidance_scale": np.full(1, 2, np.float32)})
 
 
+def test_engines_that_keep_no_state_are_called_step_by_step() -> None:
+    """Those for a GPU, emulated on the CPU by `colorflow-export verify`."""
+    scales: list[float] = []
+
+    def emulated(feeds: Tensors) -> dict[str, NDArray[Any]]:
+        scales.extend(feeds["guidance_scale"])
+        return {"sample_next": feeds["sample"], "x0": feeds["x0_prev1"] + 1}
+
+    known, _ = steps("guided")
+    engine = BoundShapedEngine("denoise_step", STEP, known._records, lambda one: emulated)  # type: ignore[arg-type,return-value]
+    assert run(engine, 7.5).max() == 3
+    assert scales == [7.5] * 3
+
+
 # The folder
 
 
