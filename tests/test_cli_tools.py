@@ -42,7 +42,7 @@ def test_packs_are_listed_and_checked(tmp_path, monkeypatch):
     for arguments, state in (([], "present"), (["--check"], "match")):
         done = colorflow("packs", *arguments)
         assert done.code == 0
-        assert re.search(rf"^mine .* 0\.0 MB +5 {state} ", done.out, re.MULTILINE), done.out
+        assert re.search(rf"^mine .* 0\.0 MB +7 {state} ", done.out, re.MULTILINE), done.out
         assert str(folder) in done.out
     (folder / "gsrp.onnx").write_bytes(b"damaged")
     assert colorflow("packs").code == 0
