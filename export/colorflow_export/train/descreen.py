@@ -6,6 +6,7 @@ that they stand for. It has no norms, so a crop and a whole page give the same.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ class Descreener(nn.Module):
         self.into = nn.Conv2d(4, widths[0], 3, padding=1)
         self.down = nn.ModuleList(nn.Sequential(_Block(width), _Block(width)) for width in widths)
         self.up = nn.ModuleList(nn.Sequential(_Block(width), _Block(width)) for width in widths[:-1])
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 4, stride=2, padding=1) for fine, coarse in pairs)
         self.grow = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in pairs)
         self.out = nn.Conv2d(widths[0], 4, 3, padding=1)
@@ -143,7 +144,9 @@ def train_descreen(work: Path, options: TrainOptions, minutes: float | None) -> 
         toned, gray = (image.to(device())[:, None].float() / 255 for image in next(batches))
         output = net(toned)
         lines = F.l1_loss(output.diff(dim=3), gray.diff(dim=3)) + F.l1_loss(output.diff(dim=2), gray.diff(dim=2))
-        return ((output - gray).abs() * (1 + INK * (gray < 0.25))).mean() + lines
+        weight = 1 + INK * (gray < 0.25)
+        error: Tensor = weight * (output - gray).abs()
+        return error.mean() + lines
 
     trainer.run(loss, minutes=minutes)
 

@@ -51,7 +51,7 @@ class Pool:
 
 
 def styled(chapter: PoolChapter, page: int, rng: np.random.Generator) -> U8:
-    """The page in a random style u8[H,W], screentone as it is once its dots are gone: few grays, not quite the true ones."""
+    """The page in a random style u8[H,W]; screentone once its dots are gone: few grays, not quite the true ones."""
     style = rng.choice(list(STYLE_SHARE), p=list(STYLE_SHARE.values()))
     if style == "gray":
         return np.asarray(chapter.gray[page])
