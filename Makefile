@@ -21,7 +21,8 @@ proto: .venv-dev/ready
 	  --grpc_python_out=server --pyi_out=server proto/colorflow/v1/colorflow.proto
 
 test: .venv-dev/ready
-	$(DEV)/python -m pytest -n 2 --dist loadfile
+	$(DEV)/python -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
+	$(DEV)/python -m pytest -m alone
 
 lint: .venv-dev/ready
 	$(DEV)/ruff check .

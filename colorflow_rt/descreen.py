@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from colorflow_rt.engine import Engine, TensorSpec
-from colorflow_rt.engine.onnx import OnnxEngine
 from colorflow_rt.pixels import F32, U8, luminance
 
 FILE = Path(__file__).parent / "descreen.onnx"
@@ -40,5 +39,7 @@ def _band(gray: F32, start: int, rows: int) -> F32:
 
 @cache
 def _engine() -> Engine:
+    from colorflow_rt.engine.onnx import OnnxEngine  # a slow import, needed only here
+
     specs = [TensorSpec(name, "float32", (1, 1, "H", "W")) for name in ("page", "gray")]
     return OnnxEngine(FILE, "descreen", (specs[:1], specs[1:]))

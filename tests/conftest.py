@@ -15,6 +15,45 @@ def pytest_configure() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# What the longest files are: begun first, so that no worker is left with one at the end.
+LONGEST = (
+    "test_build",
+    "test_reference",
+    "test_full_size",
+    "test_graphs",
+    "test_train",
+    "test_export_cli",
+    "test_verify",
+)
+# Real servers, their deadlines and rates, and programs that are killed at a moment: on a core that nobody else wants.
+ALONE = (
+    "test_bench",
+    "test_cli_server",
+    "test_client",
+    "test_costs",
+    "test_node_client",
+    "test_references_kills",
+    "test_reliability_colorize",
+    "test_reliability_refs_add",
+    "test_reliability_serving",
+    "test_scheduler",
+    "test_scheduler_mini",
+    "test_server",
+    "test_server_access",
+    "test_server_bad_input",
+    "test_server_process",
+    "test_server_reload",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in ALONE:
+            item.add_marker(pytest.mark.alone)
+    order = {stem: number for number, stem in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
+
+
 def _once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """The folder that `make` fills: by one worker of pytest-xdist, for all."""
     base = tmp_path_factory.getbasetemp()

@@ -9,15 +9,17 @@ from colorflow_export.checked import CheckedGraph
 from colorflow_rt.engine import TensorSpec
 from colorflow_rt.files import file_sha256
 from colorflow_rt.pack import open_pack
+from colorflow_rt.pack_config import GRAPHS
 
 
 def fixed_graphs(pack: Path, out: Path, page: tuple[int, int], graphs=None, batch: int = 1) -> list[CheckedGraph]:
-    """Every graph of the pack for one page size; clip_encoder for any batch."""
+    """Every graph that engines are built of, for one page size; clip_encoder for any batch."""
     config = open_pack(pack).config
     shutil.copy(pack / "weights.safetensors", out)
     made = []
-    for name, graph in config.graphs.items():
+    for name in GRAPHS:
         if graphs is None or name in graphs:
+            graph = config.graphs[name]
             lengths = {} if name == "clip_encoder" else _lengths(config, name, page, batch)
             made.append(
                 _fixed(pack / graph.file, out / f"{name}.{page[0]}x{page[1]}.onnx", graph, lengths, page, batch)

@@ -248,6 +248,8 @@ def test_several_threads_and_a_loop_at_once(new_trt, graphs, tiny_pack):
 class Source:
     """A pack's engines from a folder of plans."""
 
+    reuses = False
+
     def __init__(self, graphs):
         self._runtime, self._graphs = runtime_of(graphs), {graph.graph: graph for graph in graphs}
 

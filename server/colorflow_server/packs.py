@@ -81,6 +81,9 @@ class Packs:
                 now = _stamp(served.opened)
                 if force or now != served.stamp:
                     self._served[name] = self._replace(name, replace(served, stamp=now), replaced)
+                    if not self._served[name].error:
+                        version = self._served[name].colorizer.pack.config.version
+                        event(LOG, logging.INFO, "pack reloaded", pack=name, version=version)
 
     def _replace(self, name: str, served: Served, replaced: Replaced) -> Served:
         try:
@@ -93,7 +96,6 @@ class Packs:
             event(LOG, logging.ERROR, "pack not reloaded, the old one serves on", pack=name, error=message)
             self._on_reload(name, "refused")
             return replace(served, error=message)
-        event(LOG, logging.INFO, "pack reloaded", pack=name, version=fresh.pack.config.version)
         self._on_reload(name, "replaced")
         return replace(served, colorizer=fresh, reloads=served.reloads + 1, error="")
 
@@ -113,9 +115,10 @@ def warm_up(colorizer: Colorizer) -> None:
     page = np.tile(np.linspace(0, 255, size[0]).astype(np.uint8), (size[1], 1))
     reference = np.zeros((size[1], size[0], 3), np.uint8)
     reference[..., 0] = page
-    colorizer.colorize(
-        page, [reference], ColorizeOptions(steps=1, style=colorizer.pack.config.style.inputs[0], size=size)
-    )
+    options = ColorizeOptions(steps=1, style=colorizer.pack.config.style.inputs[0], size=size)
+    colorizer.colorize(page, [reference], options)
+    if colorizer.pack.reuses:
+        colorizer.colorize(page, [reference], replace(options, steps=3, guider_steps=2))
 
 
 def _stamp(opened: str) -> Stamp:
