@@ -108,11 +108,17 @@ def _for_docs(sheet: Path) -> Path:
 
 
 def _draw_benchmark(bench: Path) -> None:
-    """What of it is there already is kept."""
+    """Once; where it was stopped it goes on. A benchmark that somebody else has put there is taken as it is."""
+    unfinished = bench.with_name(f"{bench.name}.unfinished")
+    if any(bench.glob("*/truth")) and not unfinished.exists():
+        return
     numbers = {"chapters": CHAPTERS, "pages": PAGES, "references": REFERENCES, "seed": BENCHMARK_SEED}
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    unfinished.touch()
     with Progress() as progress:
         bar = progress.add_task("drawing", total=CHAPTERS * (PAGES + REFERENCES))
         write_chapters(bench, **numbers, size=SIZE, progress=lambda done, total: progress.update(bar, completed=done))
+    unfinished.unlink()
 
 
 def _evaluation(bench: Path, options: EvaluateOptions, state: Path) -> Evaluation:
