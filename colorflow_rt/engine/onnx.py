@@ -101,6 +101,8 @@ def _options(threads: int | None) -> Any:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = available_threads() if threads is None else threads
     options.inter_op_num_threads = 1
+    # Each engine has threads of its own: those of the last call, spinning, would take the cores from the next engine's.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # what it would print is in the error that we raise
     _share_arena()
     options.add_session_config_entry("session.use_env_allocators", "1")
