@@ -38,7 +38,7 @@ from colorflow_rt.metrics import psnr
 from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.pipeline import Colorizer
 from colorflow_rt.pixels import resize
-from colorflow_rt.upscale import merge, super_resolve
+from colorflow_rt.upscale import drawn_page, merge, super_resolve
 
 U8 = NDArray[np.uint8]
 Ids = NDArray[np.int32]
@@ -66,9 +66,11 @@ def ceiling(bench: Path, pack: str, limit: int) -> None:
         found: dict[str, list[tuple[float, float | None]]] = defaultdict(list)
         for page in chosen_pages(chapters, style, limit):
             painter = next(each for each in painters if each.chapter.name == page.chapter)
+            rgb, truth = read_rgb(page.page), read_rgb(page.truth)
+            drawn = drawn_page(rgb, style)
             for bound in _bounds(colorizer, painter, page):
-                rgb, truth = read_rgb(page.page), read_rgb(page.truth)
-                found[bound.name].append((psnr(truth, merge(rgb, bound.image, style=style)), bound.seen))
+                merged = merge(rgb, bound.image, style=style, drawn=drawn)
+                found[bound.name].append((psnr(truth, merged), bound.seen))
         rows = [
             (name, f"{np.mean([db for db, _ in each]):.2f}", _seen([seen for _, seen in each]))
             for name, each in found.items()

@@ -100,11 +100,12 @@ class PageRun:
             passed = is_colored(self._picture.rgb)
             if not passed:
                 self._style = detect_style(self._picture.rgb) if options.style == "auto" else options.style
-                self._drawn = drawn_page(self._picture.rgb, self._style)
         self._painted: list[_Painted] = []
         self._boxes: list[Box] = []
         if not passed:
             self._job = _job(pack, pool, options, self._picture.size)
+            with self.clock("context"):
+                self._drawn = drawn_page(self._picture.rgb, self._style)
             whole = [(0, 0, *self._picture.size)]
             self._boxes = windows(self._picture.size, self._job.size) if self._job.fit == "pad" else whole
 
@@ -125,17 +126,16 @@ class PageRun:
 
     def open(self, number: int) -> Window:
         """Context, retrieval, canvas and its latents. ReferencesError, OptionError, EngineError or PackError."""
-        job, clock = self._job, self.clock
-        removed = self.pack.config.pages.screentone == "removed"
-        rgb = _cut(self._drawn if removed else self._picture.rgb, self._boxes[number])
+        job, clock, pages = self._job, self.clock, self.pack.config.pages
+        rgb = _cut(self._drawn if pages.screentone == "removed" else self._picture.rgb, self._boxes[number])
         with clock("context"):
-            fitted, placement = fit_page(rgb, job.size, job.fit, self.pack.config.pages.resample)
+            fitted, placement = fit_page(rgb, job.size, job.fit, pages.resample)
             context = context_image(fitted, job.context)
         with clock("retrieval"):
             found = self._retrieve(context)
         with clock("canvas"):
-            how = self.pack.config.pages.resample
-            tiles = [self._tiles.get(job.pool, hit, job.size, job.fit, how) for row in found for hit in row]
+            hits = [hit for row in found for hit in row]
+            tiles = [self._tiles.get(job.pool, hit, job.size, job.fit, pages.resample) for hit in hits]
             canvas = assemble(context, tiles)
         with clock("vae_encode"):
             condition = self._condition(canvas)

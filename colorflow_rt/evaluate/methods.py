@@ -111,15 +111,18 @@ class ChapterPainter:
     def region_colours(self) -> RegionColours:
         return region_colours(self.chapter)
 
-    def paint(self, method: str, page: BenchPage, rgb: U8) -> Painted | None:
-        """A page u8[H,W,3] by a method; None where it cannot be had (no other chapter, no regions)."""
+    def paint(self, method: str, page: BenchPage, rgb: U8, drawn: U8 | None = None) -> Painted | None:
+        """A page u8[H,W,3] by a method; None where it cannot be had (no other chapter, no regions).
+
+        drawn: its `upscale.drawn_page`, where it is known.
+        """
         options = replace(self._painters.options, style=page.style)
         if method in OURS:
             return self._ours(method, rgb, options)
         model = self._oracle(page, rgb) if method == ORACLE else BASELINES[method](rgb, page.style, self.colours)
         if model is None:
             return None
-        return Painted(merge(rgb, model, options.luminance, options.saturation, page.style), model)
+        return Painted(merge(rgb, model, options.luminance, options.saturation, page.style, drawn=drawn), model)
 
     def _ours(self, method: str, rgb: U8, options: ColorizeOptions) -> Painted | None:
         pool = self.other_pool if method == "random_references" else self.pool

@@ -12,7 +12,7 @@ from colorflow_rt.context import STYLES
 from colorflow_rt.errors import EngineError, OptionError, check_choice
 from colorflow_rt.evaluate.chapters import BenchPage, chosen_pages, read_benchmark, read_ids, read_rgb
 from colorflow_rt.evaluate.identity import character_regions, measure
-from colorflow_rt.evaluate.methods import METHODS, ORACLE, ChapterPainter, Painted, Painters, chapter_painters
+from colorflow_rt.evaluate.methods import METHODS, ORACLE, OURS, ChapterPainter, Painted, Painters, chapter_painters
 from colorflow_rt.evaluate.networks import Network
 from colorflow_rt.evaluate.rows import Row, Rows
 from colorflow_rt.evaluate.scores import packed, page_scores
@@ -22,6 +22,7 @@ from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.pipeline import DEFAULT_OPTIONS, Colorizer
 from colorflow_rt.pixels import U8
 from colorflow_rt.pool import PatchEncoder
+from colorflow_rt.upscale import drawn_page
 
 # What makes a page's picture or its figures, beside the pack: where it changes, rows of before are measured again.
 CODE = (
@@ -152,9 +153,10 @@ class Evaluation:
         return {"chapter": page.chapter, "style": page.style, "page": page.page.stem, "methods": scores}
 
     def _painted(self, painter: ChapterPainter, page: BenchPage, rgb: U8) -> Iterator[tuple[str, Painted]]:
+        drawn = drawn_page(rgb, page.style) if set(self.methods) - {*OURS} else None  # ours find it themselves
         for method in self.methods:
             try:
-                painted = painter.paint(method, page, rgb)
+                painted = painter.paint(method, page, rgb, drawn)
             except EngineError as error:
                 raise EngineError(f"{page.name} by {method}: {error}") from error
             if painted is not None:

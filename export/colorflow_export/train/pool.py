@@ -18,7 +18,7 @@ from colorflow_rt.comics import TRAINING_SEED, Chapter, chapter_seed, make_chapt
 
 U8 = NDArray[np.uint8]
 PAGES, REFERENCES = 4, 6
-DRAWN = 2  # chapters are drawn this many times larger than they are kept, so that dots and lines shrink as scans do
+DRAWN = 2  # chapters are drawn this many times larger than they are kept, so that lines shrink as scans do
 # What is kept is 1.5 times the working size (the guided super-resolution's size): (width, height).
 KEPT_SIZES = ((192, 288), (192, 288), (192, 288), (288, 192), (240, 240))
 
@@ -29,7 +29,6 @@ class PoolChapter:
 
     truth: U8  # u8[P,H,W,3]
     gray: U8  # u8[P,H,W]
-    screentone: U8  # u8[P,H,W]
     lineart: U8  # u8[P,H,W]
     references: U8  # u8[R,H,W,3]
     shown: NDArray[np.float32]  # f32[P,4,256]: share of each region id in each quadrant patch of each page
@@ -64,7 +63,6 @@ def draw_chapter(k: int) -> PoolChapter:
     return PoolChapter(
         truth=np.stack([_reduced(page.truth) for page in pages]),
         gray=np.stack([_reduced(page.gray()) for page in pages]),
-        screentone=np.stack([_reduced(page.screentone(seed + i)) for i, page in enumerate(pages)]),
         lineart=np.stack([_reduced(page.lineart(shaded=i % 2 == 1)) for i, page in enumerate(pages)]),
         references=_references(chapter, size),
         shown=np.stack([_shown(page.regions) for page in pages]),

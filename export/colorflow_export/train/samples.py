@@ -13,11 +13,12 @@ from torch.utils.data import IterableDataset
 from colorflow_export.train.config import RESAMPLE
 from colorflow_export.train.pool import PoolChapter, load_chapter, pool_files, turn_chroma
 from colorflow_rt import canvas
+from colorflow_rt.comics.page import BINS
 from colorflow_rt.pixels import resize
 
 U8 = NDArray[np.uint8]
 STYLE_SHARE = {"gray": 0.65, "screentone": 0.22, "lineart": 0.13}
-TONES = 24  # gray levels that a screentone page has left
+TONES = 2 * BINS  # gray levels that a screentone page has left
 CACHED_CHAPTERS = 600
 
 
