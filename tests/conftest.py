@@ -12,18 +12,20 @@ from filelock import FileLock
 def pytest_configure() -> None:
     """Beside another worker of pytest-xdist each keeps to one thread; the programs that tests start do, too."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        for threads in ("OMP_NUM_THREADS", "COLORFLOW_THREADS"):
+            os.environ.setdefault(threads, "1")
 
 
-# What the longest files are: begun first, so that no worker is left with one at the end.
+# What the longest files are: begun first, so that no worker is left with one at the end. The first two do not wait for
+# one another's packs.
 LONGEST = (
     "test_build",
+    "test_verify",
     "test_reference",
-    "test_full_size",
     "test_graphs",
+    "test_full_size",
     "test_train",
     "test_export_cli",
-    "test_verify",
 )
 # Real servers, their deadlines and rates, and programs that are killed at a moment: on a core that nobody else wants.
 ALONE = (

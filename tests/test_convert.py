@@ -79,9 +79,11 @@ def test_the_converted_pack_is_the_authors_loop(converted: Path, golden: Golden)
 
 def test_the_converted_pack_super_resolves_as_the_authors(converted: Path, golden: Golden) -> None:
     t = golden.tensors
-    feeds = {"color": t["gsrp_low"].numpy(), "bw": t["gsrp_bw"].numpy()}
+    low, bw = t["gsrp_low"].numpy(), t["gsrp_bw"].numpy()
+    feeds = {"color": np.concatenate([low, -low]), "bw": np.concatenate([bw, bw[..., ::-1]])}
     image = open_pack(converted).engine("gsrp")(feeds)["image"]
-    assert relative_error(torch.from_numpy(image), t["gsrp_out_batchstats"]) < LIMIT
+    # whatever is beside it in the batch
+    assert relative_error(torch.from_numpy(image[:1]), t["gsrp_out_batchstats"]) < LIMIT
 
 
 def _slot(pack: Pack, golden: Golden) -> Slot:

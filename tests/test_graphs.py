@@ -187,21 +187,17 @@ def test_what_the_exporter_does_silently_is_refused(
         export_graph(bad, modules, places)
 
 
-# The golden networks: SD 1.5's four levels, text, guidance, 5 and 9 channels.
+# The golden networks: SD 1.5's four levels, text, guidance, 9 channels.
 
 
 Nets = tuple[Golden, dict[str, Engine]]
 
 
-@pytest.fixture(scope="module", params=["sd_small_5ch", "sd_small_9ch"])
-def nets(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, golden_pack: Path) -> Nets:
-    """A golden folder and its networks in ONNX Runtime, stored in float32."""
-    golden = load_golden(GOLDEN / request.param)
-    if request.param == "sd_small_9ch":
-        pack = open_pack(golden_pack)
-        return golden, {name: pack.engine(name) for name in ("denoise_step", "vae_decoder")}
-    folder = tmp_path_factory.mktemp("golden")
-    return golden, {name: export(golden.modules, name, folder) for name in ("denoise_step", "vae_decoder")}
+@pytest.fixture(scope="module")
+def nets(golden_pack: Path) -> Nets:
+    """Golden networks and the same in ONNX Runtime, stored in float32; the other folder's: test_convert.py."""
+    pack = open_pack(golden_pack)
+    return load_golden(GOLDEN / "sd_small_9ch"), {name: pack.engine(name) for name in ("denoise_step", "vae_decoder")}
 
 
 def export(modules: Modules, name: str, folder: Path, storage: str = "float32", opset: int = OPSET) -> OnnxEngine:
@@ -242,19 +238,6 @@ def test_samples_of_one_batch_may_be_at_different_steps(nets: Nets) -> None:
         advance(engines.__getitem__, [slot for slot in slots if not slot.done])
     for slot, expected in zip(slots, alone, strict=True):
         assert relative_error(torch.from_numpy(slot.result()), torch.from_numpy(expected)) < LIMIT
-
-
-def test_super_resolution_on_onnx_is_the_authors(tmp_path: Path) -> None:
-    golden = load_golden(GOLDEN / "sd_small_5ch")
-    t, fusion = golden.tensors, golden.modules.fusion
-    assert fusion is not None
-    fusion.use_statistics("batch")
-    engine = export(golden.modules, "gsrp", tmp_path)
-    low, bw = t["gsrp_low"].numpy(), t["gsrp_bw"].numpy()
-    feeds = {"color": np.concatenate([low, -low]), "bw": np.concatenate([bw, bw[..., ::-1]])}
-    image = engine(feeds)["image"]
-    # whatever is beside it in the batch
-    assert relative_error(torch.from_numpy(image[:1]), t["gsrp_out_batchstats"]) < LIMIT
 
 
 def test_opset_is_a_parameter(tiny_pack: Path, tmp_path: Path) -> None:

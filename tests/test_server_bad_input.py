@@ -1,5 +1,7 @@
 """Everything a client can do wrong: a status of the table in docs/serving.md, and the server serves on."""
 
+import asyncio
+import concurrent.futures
 import io
 import os
 import random
@@ -11,8 +13,10 @@ import zlib
 import grpc
 import numpy as np
 import pytest
+from colorflow_server.calls import CALL, Call
 from colorflow_server.events import DeadlineExceeded, Refused
 from colorflow_server.pb import colorflow_pb2 as pb
+from colorflow_server.sequence import Sequence
 from colorflow_server.status import details_of, status_of
 from google.rpc.error_details_pb2 import BadRequest, ResourceInfo, RetryInfo
 from PIL import Image
@@ -330,6 +334,40 @@ def test_calls_cancelled_at_any_moment_leave_nothing():
         while shop.scheduler.snapshot().running or shop.scheduler.snapshot().waiting or shop.held.bytes:
             assert time.monotonic() < deadline, shop.scheduler.snapshot()
             time.sleep(0.05)
+
+
+def test_a_cancellation_that_comes_while_a_call_ends_by_an_error_leaves_nothing():
+    """The write fails first, for the client is gone; then, as the call's end waits for its reader, it is cancelled."""
+
+    class Gone:
+        async def write(self, message):
+            raise grpc.aio.UsageError("the client is gone")
+
+        def time_remaining(self):
+            return None
+
+    async def call(shop):
+        async def messages():
+            for message in (START, REFERENCE, page("a", options=pb.ColorizeOptions(steps=1000))):
+                yield message
+            try:
+                await asyncio.Event().wait()
+            finally:
+                own.cancel()
+
+        own = asyncio.current_task()
+        CALL.set(Call("id", "ColorizeSequence", "somebody"))
+        await Sequence(shop, messages(), Gone()).run()
+
+    with running(make=slow(0.001)) as found:
+        shop = found.server.shop
+        with pytest.raises(concurrent.futures.CancelledError):
+            found.do(call(shop))
+        assert shop.held.bytes == 0
+        deadline = time.monotonic() + SECONDS
+        while not shop.scheduler.snapshot().cancelled:
+            assert time.monotonic() < deadline, shop.scheduler.snapshot()
+            time.sleep(0.01)
 
 
 def test_a_stream_that_lies_idle_is_ended():

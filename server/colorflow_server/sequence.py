@@ -59,8 +59,8 @@ class Sequence:
             reader.result()
         finally:
             reader.cancel()
+            self._leave()  # before anything is waited for: the call's cancellation may come while it ends by an error
             await asyncio.gather(reader, return_exceptions=True)
-            self._leave()
 
     def _leave(self) -> None:
         """Whatever ended the call: nothing of it runs on."""
