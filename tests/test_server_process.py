@@ -81,7 +81,7 @@ def test_sigterm_finishes_what_is_there_and_takes_nothing_new(tmp_path):
             outcomes.extend(many)
 
     states, outcomes, refs = [], [], [("r", png(100, colour=True))]
-    with process(tmp_path, "--grace-s", "30") as server:
+    with process(tmp_path, "--grace-s", "120") as server:
         health = threading.Thread(target=watch)
         health.start()
         clients = [threading.Thread(target=colour, args=(n,)) for n in range(4)]

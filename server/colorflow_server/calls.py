@@ -52,6 +52,13 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     def __init__(self, metrics: Metrics, tokens: Tokens | None, tracer: Tracer) -> None:
         self._metrics, self._tokens, self._tracer = metrics, tokens, tracer
+        self._open = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def all_ended(self) -> None:
+        """Until no call of ours is under way; those of health and reflection, which have no end, do not count."""
+        await self._idle.wait()
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         """The handler of a call, wrapped."""
@@ -80,6 +87,8 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         name, code = method.removeprefix(OURS), "UNKNOWN"
         open_calls = self._metrics.open_calls.labels(name)
         open_calls.inc()
+        self._open += 1
+        self._idle.clear()
         try:
             with self._tracer.call(name, call.id, context.invocation_metadata()):
                 self._authenticate(call, context)
@@ -99,6 +108,9 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             await _abort(context, status)
         finally:
             open_calls.dec()
+            self._open -= 1
+            if not self._open:
+                self._idle.set()
 
     def _begin(self, method: str, context: Any) -> Call:
         metadata = dict(context.invocation_metadata() or ())

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("colorflow.serve")
 SERVICE = pb.DESCRIPTOR.services_by_name["Colorizer"].full_name
 WATCH_S = 0.5
+LAST_WRITES_S = 0.5  # what ended calls have for their last bytes
 MakeScheduler = Callable[[Mapping[str, Runtime], ServerConfig], "Scheduler"]
 
 
@@ -168,7 +169,13 @@ class Server:
         self.shop.draining.set()
         for task in self._background:
             task.cancel()
-        await asyncio.gather(asyncio.to_thread(self.shop.scheduler.drain, grace), self._grpc.stop(grace))
+        stopping = asyncio.create_task(self._grpc.stop(grace))
+        await asyncio.to_thread(self.shop.scheduler.drain, grace)
+        ended = asyncio.create_task(self._calls.all_ended())
+        await asyncio.wait({stopping, ended}, return_when="FIRST_COMPLETED")
+        ended.cancel()
+        await self._grpc.stop(LAST_WRITES_S)  # a probe that watches the health would have it wait to the end
+        await stopping
         await asyncio.to_thread(self.shop.scheduler.close)
         self.shop.encoders.shutdown(wait=False, cancel_futures=True)
         if self._metrics_http is not None:
