@@ -83,6 +83,7 @@ class PagesConfig:
     fusion_statistics: str
     resample: str = "bicubic"
     screentone: str = "kept"
+    chroma_noise: float = 0.0
 
     def __post_init__(self) -> None:
         _check("pages.multiple", self.multiple, self.multiple >= 1, "1 or more")
@@ -93,6 +94,7 @@ class PagesConfig:
         _check("pages.gsrp_scale", self.gsrp_scale, 1 <= self.gsrp_scale <= 8, "1 to 8")
         _choice("pages.screentone", self.screentone, ("kept", "removed"))
         _choice("pages.resample", self.resample, ("bicubic", "box"))
+        _check("pages.chroma_noise", self.chroma_noise, 0 <= self.chroma_noise <= 255, "0 to 255 levels")
         _choice("pages.fusion_statistics", self.fusion_statistics, ("running", "batch"))
 
 

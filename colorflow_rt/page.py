@@ -173,13 +173,13 @@ class PageRun:
         if not self.windows:
             return Result(rgb, alpha, None, (), seconds, "color", True, None, rgb)
         options, painted, style = self._job.options, self._painted, self._style
-        scale = painted[0].scale
+        scale, noise = painted[0].scale, self.pack.config.pages.chroma_noise
         with self.clock("merge"):
             model_image = join([window.image for window in painted], self._boxes, self._picture.size)
-            image = merge(rgb, model_image, options.luminance, options.saturation, style, scale, self._drawn)
+            image = merge(rgb, model_image, options.luminance, options.saturation, style, scale, self._drawn, noise)
             chroma = None
             if options.chroma_layer:
-                colors = chroma_layer(self._drawn, model_image, options.saturation, scale)
+                colors = chroma_layer(self._drawn, model_image, options.saturation, scale, noise)
                 opaque = np.full(rgb.shape[:2], 255, np.uint8)
                 chroma = np.dstack([colors, opaque if alpha is None else alpha])
         found = tuple(match for number, window in enumerate(painted) for match in matches(number, window.found))

@@ -11,6 +11,7 @@ from PIL import Image
 from colorflow_rt.descreen import without_dots
 from colorflow_rt.engine import Engine
 from colorflow_rt.errors import check_choice
+from colorflow_rt.evened import evened
 from colorflow_rt.guided import guided_resize
 from colorflow_rt.latents import from_model, to_model
 from colorflow_rt.linework import line_layer
@@ -54,6 +55,7 @@ def merge(
     style: str = "gray",
     scale: float | None = None,
     drawn: Bytes | None = None,
+    noise: float = 0.0,
 ) -> Bytes:
     """The page u8[H0,W0,3] with the colours of the model's picture `color` (u8, any size), u8[H0,W0,3].
 
@@ -64,7 +66,8 @@ def merge(
     "auto": "lines" for line art, whose own luminance is blank paper; else "page", of a screentone page without dots.
     saturation: factor on the chroma, at constant luminance.
     style "gray", "screentone" or "lineart". scale: the page's pixels to one that was painted, where `color` has been
-    enlarged already. drawn: `drawn_page`, where it is known. Raises OptionError where `luminance` is unknown.
+    enlarged already. drawn: `drawn_page`, where it is known. noise: of the model's chroma, in levels, evened over fills
+    where the page's luminance is kept (`evened`); 0: as it is. Raises OptionError where `luminance` is unknown.
     """
     check_choice("luminance", luminance, LUMINANCES)
     if luminance == "model":
@@ -76,16 +79,24 @@ def merge(
         base = guided_resize(color, layer if style == "lineart" else levels, scale)
         return _multiply(_saturated(base, saturation), layer)
     gray = luminance_of(page if luminance == "page" else drawn)
-    return _recolor(gray, guided_resize(color, levels, scale), saturation)
+    return _recolor(gray, _within_fills(color, levels, scale, noise), saturation)
 
 
-def chroma_layer(drawn: Bytes, color: Bytes, saturation: float = 1.0, scale: float | None = None) -> Bytes:
+def chroma_layer(
+    drawn: Bytes, color: Bytes, saturation: float = 1.0, scale: float | None = None, noise: float = 0.0
+) -> Bytes:
     """The colours alone at the page's size, without its lines, all at middle gray's luminance: u8[H0,W0,3].
 
     Laid over the page in an image editor's blending mode "Color" it gives about the picture of luminance "page".
     """
     levels = _levels(drawn)
-    return _recolor(np.full(levels.shape, 128, np.float32), guided_resize(color, levels, scale), saturation)
+    return _recolor(np.full(levels.shape, 128, np.float32), _within_fills(color, levels, scale, noise), saturation)
+
+
+def _within_fills(color: Bytes, levels: Bytes, scale: float | None, noise: float) -> Bytes | Floats:
+    """[H,W,3]: the colours at the size of `levels` u8[H,W], within its lines, and of one chroma in each fill."""
+    spread = guided_resize(color, levels, scale)
+    return evened(spread, levels, noise) if noise else spread
 
 
 def _levels(rgb: Bytes) -> Bytes:
@@ -100,13 +111,13 @@ def _saturated(image: Bytes, saturation: float) -> Bytes:
     return image if saturation == 1.0 else _recolor(luminance_of(image), image, saturation)
 
 
-def _recolor(gray: Floats, colors: Bytes, saturation: float) -> Bytes:
-    """u8[H,W,3] of luminance `gray` f32[H,W] (0..255), with the chroma of `colors` u8[H,W,3].
+def _recolor(gray: Floats, colors: Bytes | Floats, saturation: float) -> Bytes:
+    """u8[H,W,3] of luminance `gray` f32[H,W] (0..255), with the chroma of `colors` [H,W,3].
 
     Chroma is the difference of a colour to its own gray, so adding it leaves Rec.601 luminance as it is; it is
     scaled down, all three channels alike, until it fits between 0 and 255.
     """
-    out = np.empty_like(colors)
+    out = np.empty(colors.shape, np.uint8)
     for start in range(0, len(gray), ROWS):
         block = slice(start, start + ROWS)
         level, color = gray[block], colors[block].astype(np.float32)

@@ -122,7 +122,10 @@ class ChapterPainter:
         model = self._oracle(page, rgb) if method == ORACLE else BASELINES[method](rgb, page.style, self.colours)
         if model is None:
             return None
-        return Painted(merge(rgb, model, options.luminance, options.saturation, page.style, drawn=drawn), model)
+        noise = self._painters.colorizer.pack.config.pages.chroma_noise  # the same last step for all
+        return Painted(
+            merge(rgb, model, options.luminance, options.saturation, page.style, drawn=drawn, noise=noise), model
+        )
 
     def _ours(self, method: str, rgb: U8, options: ColorizeOptions) -> Painted | None:
         pool = self.other_pool if method == "random_references" else self.pool

@@ -51,7 +51,15 @@ def recipe(version: str) -> PackRecipe:
         license="Apache-2.0",
         description="small model of our own, trained on generated comics; paints at 128x192, no text",
         style=StyleConfig(inputs=("gray", "screentone", "lineart"), context="page"),
-        pages=PagesConfig(config.PAGE_SIZES, 32, 1.5, "running", resample=config.RESAMPLE, screentone="removed"),
+        pages=PagesConfig(
+            config.PAGE_SIZES,
+            32,
+            1.5,
+            "running",
+            resample=config.RESAMPLE,
+            screentone="removed",
+            chroma_noise=config.CHROMA_NOISE,
+        ),
         encoder=EncoderConfig(
             id="mini-clip-1",
             image_size=clip["image_size"],

@@ -1,0 +1,69 @@
+"""Chroma that a painter meant to be one colour, made one: noise is taken out of fills, not out of detail.
+
+A fill of a drawing has one gray. Of all pixels near one another (a bilateral grid: Chen, Paris and Durand, "Real-time
+Edge-Aware Image Processing with the Bilateral Grid", SIGGRAPH 2007) that have one gray, chroma is brought to its mean as
+far as its variance is that of the painter's own error (Wiener's shrinkage): where two colours share a gray the variance is
+larger, and they stay.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from colorflow_rt.pixels import luminance
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+CELLS = 24  # of the grid, along the longer side
+NEAR = 4.0  # cells: standard deviation of what counts as near
+ALIKE = 1.2  # levels: the same of what counts as one gray
+TONES = 256
+
+
+def evened(color: Bytes, guide: Bytes, noise: float) -> Floats:
+    """f32[H,W,3]: `color` u8[H,W,3], its luminance unchanged, its chroma evened over fills of `guide` u8[H,W].
+
+    noise: the painter's error in chroma, in levels: root of the mean square, the three channels summed.
+    """
+    colors = color.astype(np.float32)
+    level = luminance(color)[..., None]
+    colors -= level
+    means = _means(colors, guide, noise**2)
+    across, part = _between(guide.shape[1], means.shape[1])
+    for row, (low, beyond) in enumerate(zip(*_between(guide.shape[0], means.shape[0]), strict=True)):
+        here = means[low] + beyond * (means[low + 1] - means[low])
+        near = here[across, guide[row]]
+        near += part[:, None] * (here[across + 1, guide[row]] - near)
+        mean, kept = near[:, :3], near[:, 3:]
+        colors[row] = mean + kept * (colors[row] - mean)
+    colors += level
+    return colors
+
+
+def _between(length: int, cells: int) -> tuple[NDArray[np.intp], Floats]:
+    """Of each pixel along a side: the cell before it, and how far it is on the way to the next (0..1)."""
+    place = np.clip((np.arange(length) + 0.5) * (cells / length) - 0.5, 0, cells - 1)
+    low = np.minimum(place.astype(np.intp), cells - 2)
+    return low, (place - low).astype(np.float32)
+
+
+def _means(chroma: Floats, guide: Bytes, variance: float) -> Floats:
+    """f32[rows,columns,TONES,4]: by cell and gray, mean chroma and the share of a pixel's difference to it that stays."""
+    sides = [max(2, round(CELLS * side / max(guide.shape))) for side in guide.shape]
+    down, across = (np.arange(length) * cells // length for length, cells in zip(guide.shape, sides, strict=True))
+    cells = ((down[:, None] * sides[1] + across) * TONES + guide).ravel()
+    shape = (*sides, TONES)
+
+    def total(values: Floats) -> Floats:
+        found = np.bincount(cells, values.ravel(), int(np.prod(shape)))
+        blurred: Floats = ndimage.gaussian_filter(
+            found.astype(np.float32).reshape(shape), (NEAR, NEAR, ALIKE), mode="constant", truncate=2.5
+        )
+        return blurred
+
+    count = np.maximum(total(np.ones(guide.shape, np.float32)), 1e-6)
+    mean = np.stack([total(chroma[..., channel]) / count for channel in range(3)], axis=-1)
+    spread = total(np.square(chroma).sum(axis=-1)) / count - np.square(mean).sum(axis=-1)
+    kept = np.maximum(spread - variance, 0) / np.maximum(spread, 1e-6)
+    return np.concatenate([mean, kept[..., None]], axis=-1)
