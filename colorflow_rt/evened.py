@@ -1,9 +1,9 @@
 """Chroma that a painter meant to be one colour, made one: noise is taken out of fills, not out of detail.
 
-A fill of a drawing has one gray. Of all pixels near one another (a bilateral grid: Chen, Paris and Durand, "Real-time
-Edge-Aware Image Processing with the Bilateral Grid", SIGGRAPH 2007) that have one gray, chroma is brought to its mean as
-far as its variance is that of the painter's own error (Wiener's shrinkage): where two colours share a gray the variance is
-larger, and they stay.
+A fill of a drawing has one gray. The chroma of pixels that are near one another and of one gray (a bilateral grid: Chen,
+Paris and Durand, "Real-time Edge-Aware Image Processing with the Bilateral Grid", SIGGRAPH 2007) is brought to its mean,
+as far as its variance is that of the painter's own error (Wiener's shrinkage). Where two colours share a gray the
+variance is larger, and they stay.
 """
 
 import numpy as np
@@ -49,7 +49,7 @@ def _between(length: int, cells: int) -> tuple[NDArray[np.intp], Floats]:
 
 
 def _means(chroma: Floats, guide: Bytes, variance: float) -> Floats:
-    """f32[rows,columns,TONES,4]: by cell and gray, mean chroma and the share of a pixel's difference to it that stays."""
+    """f32[rows,columns,TONES,4]: by cell and gray, mean chroma and how much of a pixel's difference to it stays."""
     sides = [max(2, round(CELLS * side / max(guide.shape))) for side in guide.shape]
     down, across = (np.arange(length) * cells // length for length, cells in zip(guide.shape, sides, strict=True))
     cells = ((down[:, None] * sides[1] + across) * TONES + guide).ravel()
