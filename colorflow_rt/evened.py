@@ -1,9 +1,9 @@
 """Chroma that a painter meant to be one colour, made one: noise is taken out of fills, not out of detail.
 
-A fill of a drawing has one gray. The chroma of pixels that are near one another and of one gray (a bilateral grid: Chen,
-Paris and Durand, "Real-time Edge-Aware Image Processing with the Bilateral Grid", SIGGRAPH 2007) is brought to its mean,
-as far as its variance is that of the painter's own error (Wiener's shrinkage). Where two colours share a gray the
-variance is larger, and they stay.
+A fill of a drawing has one gray. The chroma of pixels that are near one another and of one gray (a bilateral grid:
+Chen, Paris and Durand, "Real-time Edge-Aware Image Processing with the Bilateral Grid", SIGGRAPH 2007) is brought to
+its mean, as far as its variance is that of the painter's own error (Wiener's shrinkage). Where two colours share a gray
+the variance is larger, and they stay.
 """
 
 import numpy as np
