@@ -35,11 +35,13 @@ reliability: .venv-dev/ready
 	$(DEV)/python benchmarks/reliability_refs.py --kills 200 --json .reliability/refs.json
 	$(DEV)/python benchmarks/reliability_refs.py --sweep --json .reliability/refs-sweep.json
 	$(DEV)/python benchmarks/reliability_refs_add.py --kills 200 --json .reliability/refs-add.json
+	$(DEV)/python benchmarks/reliability_damage.py --rounds 10000 --json .reliability/damage.json
 	$(DEV)/python benchmarks/reliability_colorize.py --kills 200 --json .reliability/colorize.json
 	$(DEV)/python benchmarks/reliability_cancels.py --cancels 10000 --json .reliability/cancels.json
 	$(DEV)/python benchmarks/reliability_serving.py drain --rounds 20 --json .reliability/drain.json
 	$(DEV)/python benchmarks/reliability_serving.py kill --rounds 200 --json .reliability/kill.json
 	$(DEV)/python benchmarks/reliability_serving.py fuzz --rounds 20000 --json .reliability/fuzz.json
+	$(DEV)/python benchmarks/reliability_clients.py --json .reliability/clients.json
 	$(DEV)/python benchmarks/reliability_overload.py --json .reliability/overload.json
 	$(DEV)/python benchmarks/reliability_soak.py --minutes 30 --json .reliability/soak.json
 

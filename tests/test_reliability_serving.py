@@ -55,6 +55,20 @@ def test_damaged_requests_crash_nothing(tmp_path):
     assert found["codes"]["INVALID_ARGUMENT"] > 60
 
 
+def test_stalled_clients_cost_little_and_dead_ones_are_noticed(tmp_path):
+    found = run("reliability_clients.py", tmp_path / "clients.json", "--clients", "5", "--keepalive-s", "1")
+    assert found["open"] == 5 and found["dead_noticed_s"] > 0.5
+
+
+def test_damaged_files_of_a_set_give_no_wrong_answer(tmp_path):
+    for rounds in ("30", "120"):
+        found = run("reliability_damage.py", tmp_path / "damage.json", "--rounds", rounds)
+    outcomes = found["outcomes"]
+    assert sum(sum(counts.values()) for counts in outcomes.values()) == 120
+    assert all(set(counts) <= {"noticed", "harmless"} for counts in outcomes.values())
+    assert {how.partition(",")[0] for how in outcomes} == {"index", "picture", "database"}
+
+
 def test_overload_with_bad_clients_is_counted_the_same_on_both_sides(benchmarks, tmp_path):
     process = benchmarks("serverprocess.py")["ServerProcess"]
     flags = ("--max-queue", "2", "--sets", str(tmp_path / "sets"))

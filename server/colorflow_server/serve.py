@@ -188,12 +188,14 @@ class Server:
 def channel_options(config: ServerConfig) -> list[tuple[str, int]]:
     """Limits and keepalive of the transport."""
     milliseconds = int(config.keepalive_s * 1000)
+    answer = min(milliseconds, 20_000)
     return [
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", 4 * config.max_message_bytes),
         ("grpc.so_reuseport", 0),  # else a second server on the port would take half the calls
         ("grpc.keepalive_time_ms", milliseconds),
-        ("grpc.keepalive_timeout_ms", min(milliseconds, 20_000)),
+        ("grpc.keepalive_timeout_ms", answer),
+        ("grpc.http2.ping_timeout_ms", answer),  # else a minute
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", min(milliseconds, 10_000)),
         ("grpc.http2.max_ping_strikes", 0),
