@@ -15,7 +15,7 @@ from colorflow_rt.pixels import luminance
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-CELLS = 24  # of the grid, along the longer side
+CELLS = 24  # of the grid, along the longer side; of strips, along three times the shorter one
 NEAR = 4.0  # cells: standard deviation of what counts as near
 ALIKE = 1.2  # levels: the same of what counts as one gray
 TONES = 256
@@ -50,7 +50,8 @@ def _between(length: int, cells: int) -> tuple[NDArray[np.intp], Floats]:
 
 def _means(chroma: Floats, guide: Bytes, variance: float) -> Floats:
     """f32[rows,columns,TONES,4]: by cell and gray, mean chroma and how much of a pixel's difference to it stays."""
-    sides = [max(2, round(CELLS * side / max(guide.shape))) for side in guide.shape]
+    cell = min(max(guide.shape), 3 * min(guide.shape)) / CELLS
+    sides = [max(2, round(side / cell)) for side in guide.shape]
     down, across = (np.arange(length) * cells // length for length, cells in zip(guide.shape, sides, strict=True))
     cells = ((down[:, None] * sides[1] + across) * TONES + guide).ravel()
     shape = (*sides, TONES)

@@ -173,7 +173,8 @@ class PageRun:
         if not self.windows:
             return Result(rgb, alpha, None, (), seconds, "color", True, None, rgb)
         options, painted, style = self._job.options, self._painted, self._style
-        scale, noise = painted[0].scale, self.pack.config.pages.chroma_noise
+        scale = painted[0].scale
+        noise = 0.0 if style == "lineart" else self.pack.config.pages.chroma_noise  # line art has no fills
         with self.clock("merge"):
             model_image = join([window.image for window in painted], self._boxes, self._picture.size)
             image = merge(rgb, model_image, options.luminance, options.saturation, style, scale, self._drawn, noise)

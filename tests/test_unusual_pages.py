@@ -125,11 +125,16 @@ def test_a_photograph_takes_the_hue_of_its_reference(pack, kind, name):
     assert truth @ found > 0.5 * np.linalg.norm(truth) * np.linalg.norm(found)
 
 
-def seams(image, boxes):
-    """The borders of windows (rows, or columns of a lying strip) where colours change more than anywhere near."""
+def seams(image, page, boxes):
+    """The borders of windows (rows, or columns of a lying strip) where colours change more than anywhere near.
+
+    Only where the page u8[H,W] has no edge of its own: there colours may change as they like.
+    """
     lying = boxes[1][0] > 0
-    tint = chroma(image.swapaxes(0, 1) if lying else image)
-    change = np.abs(np.diff(tint, axis=0)).mean((1, 2))  # from each row to the next
+    tint, drawn = (each.swapaxes(0, 1) if lying else each for each in (chroma(image), page.astype(np.int16)))
+    flat = np.abs(np.diff(drawn, axis=0)) < 4
+    steps = np.abs(np.diff(tint, axis=0)).mean(axis=2) * flat
+    change = steps.sum(axis=1) / np.maximum(flat.sum(axis=1), 1)  # from each row to the next
     ends = {box[end] - 1 for box in boxes for end in ((0, 2) if lying else (1, 3))}
     return [end for end in sorted(ends) if 0 <= end < len(change) and change[end] > 0.5 + _near(change, end)]
 
@@ -145,7 +150,8 @@ def test_a_strip_has_no_seams(pack, kind, size):
     boxes = windows(size, choose_size(size, colorizer(pack).pack.config.pages.sizes))
     assert {match.window for match in result.matches} == set(range(len(boxes)))
     assert len(boxes) > 2
-    assert seams(result.image, boxes) == seams(result.model_image, boxes) == []
+    page = given(kind, size)
+    assert seams(result.image, page, boxes) == seams(result.model_image, page, boxes) == []
 
 
 @pytest.mark.parametrize(("kind", "size"), STRIPS)
@@ -155,4 +161,4 @@ def test_a_hard_join_of_a_strip_would_be_seen(kind, size):
     assert all(after[0] < before[2] and after[1] < before[3] for before, after in pairwise(boxes))
     left, top = boxes[1][:2]
     image[top:, left:] += np.array([12, -6, 0], np.int16)
-    assert seams(image.clip(0, 255).astype(np.uint8), boxes) == [max(left, top) - 1]
+    assert seams(image.clip(0, 255).astype(np.uint8), given(kind, size), boxes) == [max(left, top) - 1]
