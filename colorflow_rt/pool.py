@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from colorflow_rt.canvas import Fit, choose_size, fit_page, query_patches, reference_patches, tile
-from colorflow_rt.context import Mode, context_image
+from colorflow_rt.context import Mode, context_image, detect_style
 from colorflow_rt.errors import OptionError, ReferencesError
 from colorflow_rt.jobs import pictures_in
 from colorflow_rt.pack import Pack
@@ -25,6 +25,7 @@ from colorflow_rt.references.adding import Item
 from colorflow_rt.references.records import unnamed
 from colorflow_rt.references.vectors import Embed, nearest_patches
 from colorflow_rt.retrieval import Crop, PatchIndex, embed
+from colorflow_rt.upscale import drawn_page
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -183,7 +184,12 @@ def choose(
 
 
 def nearest(pool: Pool, pack: Pack, rgb: Bytes, count: int, fit: Fit = "pad") -> Ranked:
-    """The `count` most similar patches of a pool for each quadrant of a page u8[H,W,3], at the pack's size for it."""
+    """The `count` most similar patches of a pool for each quadrant of a page u8[H,W,3], at the pack's size for it.
+
+    As a page of `Colorizer.colorize` would find them: without dots, where the pack takes them away.
+    """
+    if pack.config.pages.screentone == "removed":
+        rgb = drawn_page(rgb, detect_style(rgb))
     encoder = PatchEncoder(pack, choose_size((rgb.shape[1], rgb.shape[0]), pack.config.pages.sizes), fit)
     fitted = fit_page(rgb, encoder.size, fit, pack.config.pages.resample)[0]
     context = context_image(fitted, cast(Mode, pack.config.style.context))

@@ -7,10 +7,13 @@ import pytest
 from PIL import Image
 
 from colorflow_rt.canvas import query_patches
+from colorflow_rt.comics import DEMO_SEED, chapter_seed, make_chapter
 from colorflow_rt.errors import ImageError, OptionError, ReferencesError
+from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.pack import open_pack
+from colorflow_rt.pipeline import Colorizer
 from colorflow_rt.pixels import write_png
-from colorflow_rt.pool import MAX_TILES, PatchEncoder, References, Tiles, choose, open_references
+from colorflow_rt.pool import MAX_TILES, PatchEncoder, References, Tiles, choose, nearest, open_references
 from colorflow_rt.references import ReferenceSet
 
 SIZE = (64, 96)
@@ -158,3 +161,18 @@ def test_tiles_are_made_once_and_the_oldest_forgotten(encoder, monkeypatch):
     again = tiles.get(pool, hit, SIZE, "pad")
     assert again is not found and MAX_TILES > 1
     np.testing.assert_array_equal(again, found)
+
+
+@pytest.mark.parametrize("style", ["gray", "screentone", "lineart"])
+def test_a_search_finds_what_a_page_would_take(style):
+    """Also of screentone, whose dots the bundled pack takes away before it looks."""
+    comic = make_chapter(chapter_seed(DEMO_SEED, 2))
+    pool = References([(f"{number}.png", comic.reference(number, (128, 192))) for number in range(4)])
+    drawn = comic.page(0, (384, 576))
+    gray = {"gray": drawn.gray, "screentone": lambda: drawn.screentone(seed=3), "lineart": lambda: drawn.lines}[style]()
+    page, colorizer = np.repeat(gray[..., None], 3, axis=2), Colorizer("mini")
+    result = colorizer.colorize(page, pool, ColorizeOptions(steps=1))
+    assert result.style == style
+    rows = nearest(pool, colorizer.pack, page, 3)
+    found = [(q, hit.reference.name, hit.patch, hit.score) for q, row in enumerate(rows) for hit in row]
+    assert found == [(m.quadrant, m.reference, m.patch, pytest.approx(m.similarity)) for m in result.matches]
