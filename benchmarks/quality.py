@@ -136,7 +136,7 @@ def _measured(evaluation: Evaluation, name: str) -> dict[str, Any]:
 def _settings(pack: str, limit: int, mu: Sequence[str]) -> Iterator[Setting]:
     config = open_pack(pack).config
     plain = EvaluateOptions(pack, limit=limit, methods=("ours",), ceiling=False)
-    yield Setting("parts", 0, "parts", replace(plain, methods=("ours", *METHODS[-3:], "gray_page", "table")))
+    yield Setting("parts", 0, "parts", replace(plain, methods=("ours", *METHODS[-4:], "gray_page", "table")))
     for steps in STEPS:
         yield Setting("steps", steps, f"{steps} steps", replace(plain, colorize=ColorizeOptions(steps=steps)))
     for guidance in GUIDANCE if config.model.text_tokens else ():

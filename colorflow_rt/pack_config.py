@@ -84,6 +84,7 @@ class PagesConfig:
     resample: str = "bicubic"
     screentone: str = "kept"
     chroma_noise: float = 0.0
+    palette_noise: float = 0.0
 
     def __post_init__(self) -> None:
         _check("pages.multiple", self.multiple, self.multiple >= 1, "1 or more")
@@ -95,6 +96,7 @@ class PagesConfig:
         _choice("pages.screentone", self.screentone, ("kept", "removed"))
         _choice("pages.resample", self.resample, ("bicubic", "box"))
         _check("pages.chroma_noise", self.chroma_noise, 0 <= self.chroma_noise <= 255, "0 to 255 levels")
+        _check("pages.palette_noise", self.palette_noise, 0 <= self.palette_noise <= 255, "0 to 255 levels")
         _choice("pages.fusion_statistics", self.fusion_statistics, ("running", "batch"))
 
 

@@ -31,8 +31,10 @@ from colorflow_rt.denoise import Slot
 from colorflow_rt.errors import OptionError
 from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.pack import Pack
+from colorflow_rt.palette import Counts
 from colorflow_rt.pixels import Limits, Picture, Source, is_colored, luminance, read_picture
 from colorflow_rt.pool import PatchEncoder, Pool, Ranked, Tiles, choose
+from colorflow_rt.refine import refiner
 from colorflow_rt.result import Match, Result
 from colorflow_rt.schedule import Schedule
 from colorflow_rt.timing import StageClock
@@ -174,17 +176,25 @@ class PageRun:
             return Result(rgb, alpha, None, (), seconds, "color", True, None, rgb)
         options, painted, style = self._job.options, self._painted, self._style
         scale = painted[0].scale
-        noise = 0.0 if style == "lineart" else self.pack.config.pages.chroma_noise  # line art has no fills
         with self.clock("merge"):
+            refine = refiner(self.pack.config.pages, style, self._palette())
             model_image = join([window.image for window in painted], self._boxes, self._picture.size)
-            image = merge(rgb, model_image, options.luminance, options.saturation, style, scale, self._drawn, noise)
+            image = merge(rgb, model_image, options.luminance, options.saturation, style, scale, self._drawn, refine)
             chroma = None
             if options.chroma_layer:
-                colors = chroma_layer(self._drawn, model_image, options.saturation, scale, noise)
+                colors = chroma_layer(self._drawn, model_image, options.saturation, scale, refine)
                 opaque = np.full(rgb.shape[:2], 255, np.uint8)
                 chroma = np.dstack([colors, opaque if alpha is None else alpha])
         found = tuple(match for number, window in enumerate(painted) for match in matches(number, window.found))
         return Result(image, alpha, chroma, found, seconds, style, False, painted[0].canvas, model_image)
+
+    def _palette(self) -> list[Counts]:
+        """The colours of the pictures that retrieval took; none where a page's grays are not exact."""
+        if self._style != "gray" or not self.pack.config.pages.palette_noise:
+            return []
+        hits = (hit for window in self._painted for row in window.found for hit in row)
+        pictures = {hit.reference.id: hit.reference for hit in hits}
+        return [self._tiles.colours(self._job.pool, picture) for picture in pictures.values()]
 
     def _retrieve(self, context: Bytes) -> Ranked:
         job = self._job

@@ -19,6 +19,7 @@ from colorflow_rt.context import Mode, context_image, detect_style
 from colorflow_rt.errors import OptionError, ReferencesError
 from colorflow_rt.jobs import pictures_in
 from colorflow_rt.pack import Pack
+from colorflow_rt.palette import Counts, colours_of
 from colorflow_rt.pixels import DEFAULT_LIMITS, Limits, Picture, content_hash, read_picture
 from colorflow_rt.references import Hit, Reference, ReferenceSet
 from colorflow_rt.references.adding import Item
@@ -34,6 +35,7 @@ Listed = list[Reference]  # the classes have a method `list`, so inside them the
 
 QUADRANTS, RANKS = 4, 3
 MAX_TILES = 512  # kept; about 20 MB at the working size of a small pack
+MAX_COLOURS = 128  # half a megabyte each, at most
 
 
 class Pool(Protocol):
@@ -234,10 +236,14 @@ def _first(pins: list[Hit], nearest: list[Hit]) -> list[Hit]:
 
 
 class Tiles:
-    """Reference patches at the size of a canvas cell, the latest MAX_TILES kept."""
+    """What is made of references for canvas and palette: patches at the size of a cell, colours of whole pictures.
+
+    The latest MAX_TILES patches and MAX_COLOURS pictures are kept.
+    """
 
     def __init__(self) -> None:
         self._tiles: dict[tuple[object, ...], Bytes] = {}
+        self._colours: dict[str, Counts] = {}
         self._lock = threading.Lock()
 
     def get(self, pool: Pool, hit: Hit, size: tuple[int, int], fit: Fit, resample: str = "bicubic") -> Bytes:
@@ -248,8 +254,20 @@ class Tiles:
         if found is None:
             fitted = fit_page(pool.picture(hit.reference).rgb, size, fit, resample)[0]
             found = tile(reference_patches(fitted)[hit.patch], size, resample)
-            with self._lock:
-                self._tiles[key] = found
-                while len(self._tiles) > MAX_TILES:
-                    del self._tiles[next(iter(self._tiles))]
+            self._keep(self._tiles, key, found, MAX_TILES)
         return found
+
+    def colours(self, pool: Pool, reference: Reference) -> Counts:
+        """`colours_of` a picture."""
+        with self._lock:
+            found = self._colours.get(reference.sha256)
+        if found is None:
+            found = colours_of(pool.picture(reference).rgb)
+            self._keep(self._colours, reference.sha256, found, MAX_COLOURS)
+        return found
+
+    def _keep(self, kept: dict[Any, Any], key: Any, made: Any, most: int) -> None:
+        with self._lock:
+            kept[key] = made
+            while len(kept) > most:
+                del kept[next(iter(kept))]

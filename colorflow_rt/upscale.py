@@ -4,6 +4,8 @@
 the lines and lettering of the page as they were drawn, at the page's own resolution.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -11,7 +13,6 @@ from PIL import Image
 from colorflow_rt.descreen import without_dots
 from colorflow_rt.engine import Engine
 from colorflow_rt.errors import check_choice
-from colorflow_rt.evened import evened
 from colorflow_rt.guided import guided_resize
 from colorflow_rt.latents import from_model, to_model
 from colorflow_rt.linework import line_layer
@@ -20,6 +21,7 @@ from colorflow_rt.pixels import resize
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+Refine = Callable[[Bytes, Bytes], Bytes | Floats]  # colours [H,W,3] and the gray u8[H,W] that they go with
 
 LUMINANCES = ("auto", "page", "lines", "model")
 ROWS = 64  # rows per block in `_recolor`: its planes then stay in cache
@@ -55,7 +57,7 @@ def merge(
     style: str = "gray",
     scale: float | None = None,
     drawn: Bytes | None = None,
-    noise: float = 0.0,
+    refine: Refine | None = None,
 ) -> Bytes:
     """The page u8[H0,W0,3] with the colours of the model's picture `color` (u8, any size), u8[H0,W0,3].
 
@@ -66,8 +68,8 @@ def merge(
     "auto": "lines" for line art, whose own luminance is blank paper; else "page", of a screentone page without dots.
     saturation: factor on the chroma, at constant luminance.
     style "gray", "screentone" or "lineart". scale: the page's pixels to one that was painted, where `color` has been
-    enlarged already. drawn: `drawn_page`, where it is known. noise: of the model's chroma, in levels, evened over fills
-    where the page's luminance is kept (`evened`); 0: as it is. Raises OptionError where `luminance` is unknown.
+    enlarged already. drawn: `drawn_page`, where it is known. refine: what becomes of the colours where the page's
+    luminance is kept. Raises OptionError where `luminance` is unknown.
     """
     check_choice("luminance", luminance, LUMINANCES)
     if luminance == "model":
@@ -79,24 +81,28 @@ def merge(
         base = guided_resize(color, layer if style == "lineart" else levels, scale)
         return _multiply(_saturated(base, saturation), layer)
     gray = luminance_of(page if luminance == "page" else drawn)
-    return _recolor(gray, _within_fills(color, levels, scale, noise), saturation)
+    return _recolor(gray, _spread(color, levels, scale, refine), saturation)
 
 
 def chroma_layer(
-    drawn: Bytes, color: Bytes, saturation: float = 1.0, scale: float | None = None, noise: float = 0.0
+    drawn: Bytes,
+    color: Bytes,
+    saturation: float = 1.0,
+    scale: float | None = None,
+    refine: Refine | None = None,
 ) -> Bytes:
     """The colours alone at the page's size, without its lines, all at middle gray's luminance: u8[H0,W0,3].
 
     Laid over the page in an image editor's blending mode "Color" it gives about the picture of luminance "page".
     """
     levels = _levels(drawn)
-    return _recolor(np.full(levels.shape, 128, np.float32), _within_fills(color, levels, scale, noise), saturation)
+    return _recolor(np.full(levels.shape, 128, np.float32), _spread(color, levels, scale, refine), saturation)
 
 
-def _within_fills(color: Bytes, levels: Bytes, scale: float | None, noise: float) -> Bytes | Floats:
-    """[H,W,3]: the colours at the size of `levels` u8[H,W], within its lines, and of one chroma in each fill."""
+def _spread(color: Bytes, levels: Bytes, scale: float | None, refine: Refine | None) -> Bytes | Floats:
+    """[H,W,3]: the colours at the size of `levels` u8[H,W], within its lines."""
     spread = guided_resize(color, levels, scale)
-    return evened(spread, levels, noise) if noise else spread
+    return refine(spread, levels) if refine else spread
 
 
 def _levels(rgb: Bytes) -> Bytes:

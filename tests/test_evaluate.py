@@ -36,6 +36,7 @@ ISSUE_FIGURES = {
 ISSUE_METHODS = {
     *("ours", "gray_page", "mean_colour", "table", "histogram", "nearest_patch", "random_references", "no_retrieval"),
     "no_gsrp",
+    "no_palette",
 }
 
 

@@ -13,14 +13,16 @@ from colorflow_rt.evaluate.identity import RegionColours, region_colours
 from colorflow_rt.jobs import sha256_or_nothing
 from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.page import PageRun
+from colorflow_rt.palette import Counts
 from colorflow_rt.pipeline import DEFAULT_OPTIONS, Colorizer
 from colorflow_rt.pixels import U8, Picture, Source
 from colorflow_rt.pool import QUADRANTS, RANKS, Pool, Ranked
 from colorflow_rt.references import Hit
+from colorflow_rt.refine import refiner
 from colorflow_rt.result import Match
 from colorflow_rt.upscale import merge
 
-OURS = ("ours", "random_references", "no_retrieval", "no_gsrp")
+OURS = ("ours", "random_references", "no_retrieval", "no_gsrp", "no_palette")
 METHODS = ("ours", *BASELINES, *OURS[1:])
 ORACLE = "oracle"  # not a method but what regions allow: in the record it stands apart
 
@@ -53,6 +55,13 @@ class _WithoutGsrp(PageRun):
         return color
 
 
+class _WithoutPalette(PageRun):
+    """Chroma as it was painted: not drawn to the references' own."""
+
+    def _palette(self) -> list[Counts]:
+        return []
+
+
 class _Variant(Colorizer):
     """A Colorizer whose pages run differently."""
 
@@ -74,6 +83,7 @@ class Painters:
             "random_references": colorizer,
             "no_retrieval": _Variant(colorizer, _FirstReferences),
             "no_gsrp": _Variant(colorizer, _WithoutGsrp),
+            "no_palette": _Variant(colorizer, _WithoutPalette),
         }
 
 
@@ -122,10 +132,9 @@ class ChapterPainter:
         model = self._oracle(page, rgb) if method == ORACLE else BASELINES[method](rgb, page.style, self.colours)
         if model is None:
             return None
-        noise = self._painters.colorizer.pack.config.pages.chroma_noise  # the same last step for all
-        return Painted(
-            merge(rgb, model, options.luminance, options.saturation, page.style, drawn=drawn, noise=noise), model
-        )
+        refine = refiner(self._painters.colorizer.pack.config.pages, page.style)  # the same last step for all
+        image = merge(rgb, model, options.luminance, options.saturation, page.style, drawn=drawn, refine=refine)
+        return Painted(image, model)
 
     def _ours(self, method: str, rgb: U8, options: ColorizeOptions) -> Painted | None:
         pool = self.other_pool if method == "random_references" else self.pool

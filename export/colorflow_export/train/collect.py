@@ -59,6 +59,7 @@ def recipe(version: str) -> PackRecipe:
             resample=config.RESAMPLE,
             screentone="removed",
             chroma_noise=config.CHROMA_NOISE,
+            palette_noise=config.PALETTE_NOISE,
         ),
         encoder=EncoderConfig(
             id="mini-clip-1",
