@@ -296,7 +296,12 @@ def schema_gone(data: bytes) -> bytes:
     return data[:100] + bytes(3996) + data[4096:]
 
 
-@pytest.mark.parametrize("harm", [no_database, cut_short, nothing, header_gone, schema_gone])
+def schema_not_utf8(data: bytes) -> bytes:
+    """SQLite's own message about it is not UTF-8 then."""
+    return data.replace(b"CREATE TABLE pictures", b"CREATE \xeeABLE pictures")
+
+
+@pytest.mark.parametrize("harm", [no_database, cut_short, nothing, header_gone, schema_gone, schema_not_utf8])
 def test_a_lost_database_is_made_anew_from_the_pictures(tmp_path: Path, harm: Callable[[bytes], bytes]) -> None:
     refs = filled(tmp_path, 6)
     path = refs.folder / "set.sqlite"
@@ -316,6 +321,13 @@ def test_a_lost_database_is_made_anew_from_the_pictures(tmp_path: Path, harm: Ca
     refs.add([(name, campaign.picture(name)) for name in NAMES])
     assert sorted(names(refs)) == NAMES  # adding again gives the names back
     assert refs.rebuild().kept_aside is None
+
+
+def test_an_index_row_without_an_encoder_is_no_matter(tmp_path: Path) -> None:
+    refs = filled(tmp_path, 6)
+    with database.writing(refs.folder / "set.sqlite") as db, database.transaction(db):
+        db.execute("UPDATE generations SET encoder = x'00'")
+    assert searches_right(again(refs))
 
 
 def test_a_missing_database_is_made_anew(tmp_path: Path) -> None:

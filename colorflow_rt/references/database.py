@@ -144,6 +144,8 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise _explain(path, error) from error
+    except UnicodeDecodeError as error:  # of SQLite's message, which cites the damaged schema
+        raise DamagedDatabaseError(_damaged(path, "its schema is not UTF-8")) from error
 
 
 def _explain(path: Path, error: sqlite3.Error) -> Exception:
@@ -330,7 +332,7 @@ def generations_of(
 
 def other_encoders(db: sqlite3.Connection, encoder: str) -> str:
     """The encoders that have an index, if this one has none."""
-    known = [row[0] for row in db.execute("SELECT DISTINCT encoder FROM generations ORDER BY encoder")]
+    known = [str(row[0]) for row in db.execute("SELECT DISTINCT encoder FROM generations ORDER BY encoder")]
     return "" if encoder in known else ", ".join(known)
 
 
