@@ -34,7 +34,7 @@ def _readable(path: Path, query: str) -> Iterable[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = []
     for order in ("ASC", "DESC"):
         with (
-            suppress(sqlite3.Error),
+            suppress(sqlite3.Error, UnicodeDecodeError),  # the latter of a message that cites a damaged schema
             closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db,
         ):
             db.text_factory = lambda data: data.decode("utf-8", "replace")
