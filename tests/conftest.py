@@ -1,6 +1,8 @@
 """Fixtures that several files of tests share: packs with tiny networks, exported once per run."""
 
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,6 +104,23 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         convert(colorflow, sd15, folder, ConvertOptions(name="golden", sizes=((64, 96),), rank=4, alpha=4, text=text))
 
     return _once(tmp_path_factory, "converted", make)
+
+
+@pytest.fixture(scope="session")
+def node_packages() -> Path:
+    """examples/node/node_modules: the example's packages and buf. Skips where node is not installed, or is offline."""
+    npm, folder = shutil.which("npm"), Path(__file__).parent.parent / "examples" / "node"
+    if not npm or not shutil.which("node"):
+        pytest.skip("node and npm are not installed")
+    with FileLock(folder / ".install.lock"):
+        if not (folder / "node_modules" / "@grpc" / "grpc-js").is_dir():
+            # not `npm ci`: a mirror without buf's builds for other systems leaves them out of the lock file
+            command = [npm, "install", "--no-save", "--ignore-scripts", "--no-fund", "--no-audit"]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180)
+            if any(sign in done.stderr for sign in ("ENOTFOUND", "ECONNREFUSED", "ETIMEDOUT", "EAI_AGAIN")):
+                pytest.skip("npm cannot reach its registry")
+            assert done.returncode == 0, done.stderr
+    return folder / "node_modules"
 
 
 @pytest.fixture

@@ -15,17 +15,9 @@ FOLDER = Path(__file__).parent.parent / "examples" / "node"
 
 
 @pytest.fixture(scope="module")
-def node():
+def node(node_packages):
     """The command `node`, with the packages of the example."""
-    command, npm = shutil.which("node"), shutil.which("npm")
-    if not command or not npm:
-        pytest.skip("node and npm are not installed")
-    if not (FOLDER / "node_modules" / "@grpc" / "grpc-js").is_dir():
-        install = [npm, "ci", "--ignore-scripts", "--no-fund", "--no-audit"]
-        done = subprocess.run(install, cwd=FOLDER, capture_output=True, timeout=180)
-        if done.returncode:
-            pytest.skip("npm cannot get the packages of examples/node")
-    return command
+    return shutil.which("node")
 
 
 def test_the_example_colours_pages(node, tmp_path):

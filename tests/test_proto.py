@@ -1,6 +1,5 @@
 """proto/: the generated code is fresh, the rules of buf hold, and nothing that was released has changed."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,27 +27,25 @@ def test_the_generated_code_is_that_of_the_proto(tmp_path):
         assert text == (PB / name).read_text(), f"{name} is stale: run make proto"
 
 
-def buf():
-    """The tool, where it is installed (examples/node has it as a development dependency)."""
-    local = ROOT / "examples" / "node" / "node_modules" / ".bin" / "buf"
-    return str(local) if local.exists() else shutil.which("buf")
+def buf(packages, *arguments):
+    """What buf, a development dependency of examples/node, says: (exit code, its output)."""
+    command = [packages / ".bin" / "buf", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.skipif(buf() is None, reason="buf is not installed: npm ci in examples/node")
-def test_buf_finds_nothing():
-    done = subprocess.run([buf(), "lint", "proto"], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+def test_buf_finds_nothing(node_packages):
+    assert buf(node_packages, "lint", "proto") == (0, "")
 
 
-@pytest.mark.skipif(buf() is None, reason="buf is not installed: npm ci in examples/node")
-def test_buf_finds_no_breaking_change_against_the_last_release():
+def test_buf_finds_no_breaking_change_against_the_last_release(node_packages):
     tags = subprocess.run(["git", "tag", "--list", "v*", "--sort=-version:refname"], cwd=ROOT, capture_output=True)
     released = tags.stdout.decode().split()
     if not released:
         pytest.skip("nothing is released yet: test_what_is_on_the_wire_stays holds meanwhile")
     against = f".git#tag={released[0]},subdir=proto"
-    done = subprocess.run([buf(), "breaking", "proto", "--against", against], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    code, said = buf(node_packages, "breaking", "proto", "--against", against)
+    assert code == 0, said
 
 
 def wire():
