@@ -1,7 +1,7 @@
 """What the server adds to a page: `python benchmarks/overhead.py --pack mini`
 
 A server in a process of its own and a Colorizer in this one take the same page by turns, PNG in and PNG out, one at a
-time, references kept on both sides (a reference set on the server, a pool here). The difference of the medians is what
+time, a reference set of the same pictures on both sides. The difference of the medians is what
 gRPC, scheduler and threads cost; client and server share the cores. Also the median of the server's own stages: the
 rest of a call is transport, queueing and encoding.
 """
@@ -24,6 +24,7 @@ from colorflow_rt.bench import hardware
 from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.pipeline import Colorizer
 from colorflow_rt.pixels import encode_png
+from colorflow_rt.references import ReferenceSet
 
 
 def main() -> int:
@@ -36,9 +37,11 @@ def main() -> int:
     page = encode_png(gray_page()[..., None].repeat(3, axis=2))
     pictures = [encode_png(color_picture(seed)) for seed in range(3)]
     colorizer = Colorizer(options.pack)
-    pool, choice = colorizer.references(pictures), ColorizeOptions(steps=options.steps, style="gray")
+    choice = ColorizeOptions(steps=options.steps, style="gray")
     here, there, stages = list[float](), list[float](), list[float]()
     with tempfile.TemporaryDirectory() as folder:
+        pool = ReferenceSet.create("set", Path(folder) / "own")
+        pool.add([(f"{number}.png", picture) for number, picture in enumerate(pictures)])
         log, flags = Path(folder) / "log", ("--sets", f"{folder}/sets", "--slots", "1")
         with (
             ServerProcess(log, options.pack, {"FAKE_STEP_MS": "0"}, *flags) as server,
