@@ -21,6 +21,7 @@ from rich.progress import Progress
 
 from colorflow_rt.comics import BENCHMARK_SEED, write_chapters
 from colorflow_rt.evaluate import METHODS, EvaluateOptions
+from colorflow_rt.evaluate.methods import OURS
 from colorflow_rt.evaluate.report import number, table_of, write_sheets
 from colorflow_rt.evaluate.run import Evaluation
 from colorflow_rt.files import atomic_path, atomic_write
@@ -136,7 +137,7 @@ def _measured(evaluation: Evaluation, name: str) -> dict[str, Any]:
 def _settings(pack: str, limit: int, mu: Sequence[str]) -> Iterator[Setting]:
     config = open_pack(pack).config
     plain = EvaluateOptions(pack, limit=limit, methods=("ours",), ceiling=False)
-    yield Setting("parts", 0, "parts", replace(plain, methods=("ours", *METHODS[-4:], "gray_page", "table")))
+    yield Setting("parts", 0, "parts", replace(plain, methods=(*OURS, "gray_page", "table")))
     for steps in STEPS:
         yield Setting("steps", steps, f"{steps} steps", replace(plain, colorize=ColorizeOptions(steps=steps)))
     for guidance in GUIDANCE if config.model.text_tokens else ():

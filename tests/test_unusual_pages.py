@@ -151,7 +151,8 @@ def test_a_strip_has_no_seams(pack, kind, size):
     assert {match.window for match in result.matches} == set(range(len(boxes)))
     assert len(boxes) > 2
     page = given(kind, size)
-    assert seams(result.image, page, boxes) == seams(result.model_image, page, boxes) == []
+    assert seams(result.image, page, boxes) == []
+    assert seams(result.model_image, np.zeros_like(page), boxes) == []  # before the page's edges come in
 
 
 @pytest.mark.parametrize(("kind", "size"), STRIPS)

@@ -26,8 +26,8 @@ from colorflow_rt.upscale import drawn_page
 
 # What makes a page's picture or its figures, beside the pack: where it changes, rows of before are measured again.
 CODE = (
-    *("canvas", "context", "denoise", "guided", "latents", "linework", "metrics", "options", "page", "pixels", "pool"),
-    *("retrieval", "schedule", "screentone", "upscale"),
+    *("canvas", "context", "denoise", "descreen", "evened", "guided", "latents", "linework", "metrics", "options"),
+    *("page", "palette", "pixels", "pool", "refine", "retrieval", "schedule", "screentone", "upscale"),
 )
 FID_SIDE, AESTHETIC_SIDE = 299, 224  # pixels, where a network leaves its size open
 OnPage = Callable[[str], None]
