@@ -11,6 +11,7 @@ from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.pixels import Picture, Source
 from colorflow_rt.pool import Pool
 from colorflow_rt.result import Match, Result
+from colorflow_server.pb import colorflow_pb2 as pb
 
 Reason = Literal["queue_full", "deadline", "draining", "unknown_pack"]
 
@@ -60,6 +61,13 @@ class Finished:
 
 
 @dataclass(frozen=True, eq=False)
+class Encoded:
+    """Finished, as its client gets it: made in the thread that finished the page, and smaller than the pixels."""
+
+    message: pb.PageResult
+
+
+@dataclass(frozen=True, eq=False)
 class Failed:
     """The page ended with an error: ColorflowError, DeadlineExceeded, or one that nobody meant."""
 
@@ -74,7 +82,8 @@ class Cancelled:
 
 
 Event = Accepted | Retrieved | Preview | Finished | Failed | Cancelled
-END = Finished | Failed | Cancelled
+Told = Accepted | Retrieved | Preview | Encoded | Failed | Cancelled  # to a client
+END = Finished | Encoded | Failed | Cancelled
 
 
 @dataclass(frozen=True, eq=False)

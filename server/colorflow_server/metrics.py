@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from colorflow_rt.result import Result
+from colorflow_server.pb import colorflow_pb2 as pb
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
@@ -45,10 +45,10 @@ class Metrics:
         self.dropped = Counter("colorflow_previews_dropped", "Previews not sent to clients that read slowly.", **of)
         ProcessCollector(registry=self.registry)
 
-    def finished(self, result: Result, queue_s: float) -> None:
+    def finished(self, result: pb.PageResult) -> None:
         """Count a page that is done."""
         self.pages.labels("passed_through" if result.passed_through else "finished").inc()
-        self.queue_seconds.observe(queue_s)
+        self.queue_seconds.observe(result.queue_seconds)
         for stage, seconds in result.seconds.items():
             self.stage_seconds.labels(stage).observe(seconds)
 

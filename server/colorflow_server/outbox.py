@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Callable
 
-from colorflow_server.events import END, Event, Preview
+from colorflow_server.events import END, Preview, Told
 
 Key = tuple[str, int]
 _PREVIEW = -1
@@ -19,17 +19,22 @@ class Outbox:
 
     def __init__(self, on_drop: Callable[[], None] = lambda: None) -> None:
         self._loop = asyncio.get_running_loop()
-        self._events: dict[Key, Event] = {}
+        self._events: dict[Key, Told] = {}
         self._count = itertools.count()
         self._ready = asyncio.Event()
         self._on_drop = on_drop
 
-    def post(self, page: str, event: Event) -> None:
+    def post(self, page: str, event: Told) -> None:
         """Take an event; never blocks. Lost where the loop has ended: nobody reads any more."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._put, page, event)
 
-    def _put(self, page: str, event: Event) -> None:
+    def post_end(self, page: str, event: Told) -> None:
+        """`post`, but of the page's last event alone: the others would only wake a call that does not tell them."""
+        if isinstance(event, END):
+            self.post(page, event)
+
+    def _put(self, page: str, event: Told) -> None:
         if isinstance(event, Preview | END) and (page, _PREVIEW) in self._events:
             del self._events[page, _PREVIEW]
             self._on_drop()
@@ -41,7 +46,7 @@ class Outbox:
         """Let `next` return None, if it has nothing better."""
         self._ready.set()
 
-    async def next(self) -> tuple[str, Event] | None:
+    async def next(self) -> tuple[str, Told] | None:
         """The oldest event and its page, waited for; None after `wake`."""
         if not self._events:
             await self._ready.wait()

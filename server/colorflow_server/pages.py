@@ -18,10 +18,9 @@ from colorflow_rt.pool import Pool, References
 from colorflow_server import convert
 from colorflow_server.calls import CALL
 from colorflow_server.config import MIB, ServerConfig
-from colorflow_server.events import Event, Failed, Finished, PageJob
+from colorflow_server.events import Encoded, Failed, Finished, PageJob, Told
 from colorflow_server.log import event as log_event
 from colorflow_server.metrics import Metrics
-from colorflow_server.outbox import Outbox
 from colorflow_server.packs import Packs
 from colorflow_server.pb import colorflow_pb2 as pb
 from colorflow_server.sets import Sets
@@ -93,13 +92,13 @@ class Shop:
         """To the scheduler. Refused, said and counted at once."""
         return self.scheduler.submit(job)
 
-    def ended(self, page: str, event: Event) -> None:
+    def ended(self, page: str, event: Told) -> None:
         """Count and log the last event of a page, before its client can see it."""
         call, fields = CALL.get(), dict[str, Any]()
-        if isinstance(event, Finished):
-            self.metrics.finished(event.result, event.queue_s)
-            self.tracer.page(page, event.queue_s, event.result.seconds)
-            outcome, fields = "finished", {"queue_s": round(event.queue_s, 4)}
+        if isinstance(event, Encoded):
+            self.metrics.finished(event.message)
+            self.tracer.page(page, event.message.queue_seconds, event.message.seconds)
+            outcome, fields = "finished", {"queue_s": round(event.message.queue_seconds, 4)}
         else:
             outcome = _outcome(event)
             self.metrics.pages.labels(outcome).inc()
@@ -109,7 +108,7 @@ class Shop:
         log_event(LOG, logging.INFO, "page", **about, **fields)
 
 
-def _outcome(event: Event) -> str:
+def _outcome(event: Told) -> str:
     """cancelled, refused (come again) or failed."""
     if not isinstance(event, Failed):
         return "cancelled"
@@ -134,11 +133,11 @@ class Common:
         id: str,
         image: pb.Image,
         field: str,
-        outbox: Outbox,
+        post: Callable[[str, Told], None],
         options: ColorizeOptions | None = None,
         deadline: float | None = None,
     ) -> PageJob:
-        """A page's job, whose events go to the outbox."""
+        """A page's job, whose events are posted under `id`."""
         options = options or self.options
         return PageJob(
             id=image.name or id,
@@ -150,8 +149,14 @@ class Common:
             priority=self.priority,
             deadline=deadline if deadline is not None else self.deadline,
             preview_every=options.preview_every,
-            on_event=lambda event: outbox.post(id, event),
+            on_event=lambda event: post(id, self._encoded(event) if isinstance(event, Finished) else event),
         )
+
+    def _encoded(self, event: Finished) -> Encoded | Failed:
+        try:
+            return Encoded(convert.result(event.result, self.output, event.queue_s))
+        except Exception as error:
+            return Failed(error)
 
 
 class Inline:

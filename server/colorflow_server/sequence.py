@@ -14,7 +14,7 @@ from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.pool import Pool
 from colorflow_server import convert
 from colorflow_server.calls import CALL
-from colorflow_server.events import END, Accepted, Cancelled, Event, Failed, Finished, Preview, Retrieved
+from colorflow_server.events import END, Accepted, Cancelled, Encoded, Failed, Preview, Retrieved, Told
 from colorflow_server.outbox import Outbox
 from colorflow_server.pages import RETRY_S, Common, Inline, Shop, deadline_of, error_message, inline_item
 from colorflow_server.pb import colorflow_pb2 as pb
@@ -149,7 +149,7 @@ class Sequence:
             under_way.size = size
             options = convert.options(page.options) if page.HasField("options") else None
             deadline = _sooner(common.deadline, page)
-            job = common.job(page.id, page.image, "page.image", self._outbox, options, deadline)
+            job = common.job(page.id, page.image, "page.image", self._outbox.post, options, deadline)
             under_way.ticket = self._shop.submit(job)
         except Exception as error:  # of this page alone; Refused among them
             self._outbox.post(page.id, Failed(error))
@@ -186,7 +186,7 @@ class Sequence:
 
     # Out
 
-    async def _tell(self, id: str, event: Event) -> None:
+    async def _tell(self, id: str, event: Told) -> None:
         message = await self._message(id, event)
         if isinstance(event, END):
             page = self._under_way.pop(id)
@@ -205,7 +205,7 @@ class Sequence:
         except grpc.aio.BaseError as error:
             raise Rejected(codes.UNAVAILABLE, f"the call has ended under way: {error}") from error
 
-    async def _message(self, id: str, event: Event) -> pb.ColorizeSequenceResponse:
+    async def _message(self, id: str, event: Told) -> pb.ColorizeSequenceResponse:
         match event:
             case Accepted():
                 accepted = pb.PageAccepted(position=event.position, estimated_wait_seconds=event.estimated_wait_s)
@@ -216,10 +216,8 @@ class Sequence:
             case Preview():
                 preview = await self._shop.encode(convert.preview, event.step, event.steps, event.image)
                 return pb.ColorizeSequenceResponse(page_id=id, preview=preview)
-            case Finished():
-                output = self._start.output if self._start else pb.Output()
-                result = await self._shop.encode(convert.result, event.result, output, event.queue_s)
-                return pb.ColorizeSequenceResponse(page_id=id, result=result)
+            case Encoded():
+                return pb.ColorizeSequenceResponse(page_id=id, result=event.message)
             case Cancelled():
                 error = pb.PageError(code=codes.CANCELLED, message=f"cancelled after {event.step} steps")
                 return pb.ColorizeSequenceResponse(page_id=id, error=error)

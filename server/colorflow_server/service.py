@@ -11,7 +11,7 @@ from colorflow_rt.pack import Pack
 from colorflow_rt.references import AddReport
 from colorflow_server import convert
 from colorflow_server.calls import CALL
-from colorflow_server.events import END, Cancelled, Event, Failed, Finished, PageJob, Refused
+from colorflow_server.events import Cancelled, Encoded, Failed, PageJob, Refused, Told
 from colorflow_server.outbox import Outbox
 from colorflow_server.pages import Common, Shop, deadline_of, inline
 from colorflow_server.pb import colorflow_pb2 as pb
@@ -33,26 +33,26 @@ class Colorizer(ColorizerServicer):
         shop = self._shop
         with shop.held.hold(request.ByteSize()):
             outbox = Outbox()
-            job = self._common(request, context).job("page", request.page, "page", outbox)
+            job = self._common(request, context).job("page", request.page, "page", outbox.post_end)
             ended = await self._through(job, outbox)
-        if isinstance(ended, Finished):
-            result = await shop.encode(convert.result, ended.result, request.output, ended.queue_s)
-            return pb.ColorizeResponse(result=result)
+        if isinstance(ended, Encoded):
+            return pb.ColorizeResponse(result=ended.message)
         if isinstance(ended, Failed):
             raise ended.error
         raise Rejected(codes.UNAVAILABLE, "the server stopped before the page was done: send it again")
 
-    async def _through(self, job: PageJob, outbox: Outbox) -> Event:
+    async def _through(self, job: PageJob, outbox: Outbox) -> Told:
         """The last event of a page, counted. It is left where the call is."""
         shop = self._shop
-        ended: Event = Cancelled(0)
+        ended: Told = Cancelled(0)
         try:
             ticket = shop.submit(job)
         except Refused as error:
             shop.ended(job.id, Failed(error))
             raise
         try:
-            ended = await _last(outbox)
+            if found := await outbox.next():
+                ended = found[1]
             return ended
         finally:
             if isinstance(ended, Cancelled):
@@ -195,14 +195,6 @@ class Colorizer(ColorizerServicer):
 def _backend(pack: Pack) -> str:
     """What computes: the module of its engines."""
     return type(pack.engine("denoise_step")).__module__.rpartition(".")[2]
-
-
-async def _last(outbox: Outbox) -> Any:
-    """The event that ends the page of a unary call."""
-    while True:
-        found = await outbox.next()
-        if found and isinstance(found[1], END):
-            return found[1]
 
 
 async def _unless_idle(messages: Any, seconds: float) -> Any:
