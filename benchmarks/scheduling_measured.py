@@ -2,7 +2,8 @@
 
 The real scheduler in this process, the same Poisson arrivals and steps (4, 10, 50) for each policy; load is a share of
 what the scheduler serves one page after the other, which is measured first. Seconds of wall-clock time. Whole-request
-batching has as many rows as --rows says, continuous batching what it chose from the cost curve.
+batching has as many rows as --rows says, continuous batching what it chose from the cost curve. Throughput is pages a
+second when pages always wait: below the knee it is the arrivals' rate whatever the policy.
 """
 
 import argparse
@@ -67,16 +68,12 @@ class Client:
         return sent
 
 
-def knee(pack: Pack, steps: list[int]) -> float:
-    """Pages a second with always four pages in the scheduler and no batching."""
-    scheduler, client = _serve(pack, "fifo", 1)
-    client.send(steps[0]).gone.wait()
-    start, under_way = time.monotonic(), list[Sent]()
-    for count in steps:
-        while len(under_way) >= 4:
-            under_way.pop(0).gone.wait()
-        under_way.append(client.send(count))
-    for sent in under_way:
+def throughput(pack: Pack, policy: str, slots: int, steps: list[int]) -> float:
+    """Pages a second where all pages wait from the beginning."""
+    scheduler, client = _serve(pack, policy, slots)
+    client.send(min(steps)).gone.wait()
+    start = time.monotonic()
+    for sent in [client.send(count) for count in steps]:
         sent.gone.wait()
     seconds = time.monotonic() - start
     scheduler.close()
@@ -86,7 +83,7 @@ def knee(pack: Pack, steps: list[int]) -> float:
 def measure(pack: Pack, policy: str, slots: int, rate: float, steps: list[int]) -> dict[str, Any]:
     """Send pages at `rate` a second, open loop, and wait for all."""
     scheduler, client = _serve(pack, policy, slots)
-    client.send(4).gone.wait()
+    client.send(min(steps)).gone.wait()
     chance, sent, due = random.Random(1), list[Sent](), time.monotonic()
     for count in steps:
         due += chance.expovariate(rate)
@@ -107,7 +104,7 @@ def _serve(pack: Pack, policy: str, slots: int) -> tuple[Scheduler, Client]:
 
 
 def figures(sent: list[Sent]) -> dict[str, float]:
-    """p95 seconds; pages a second from the first arrival to the last end."""
+    """Seconds: p95 and mean."""
 
     def p95(value: Callable[[Sent], float], which: Callable[[Sent], bool] = lambda page: True) -> float:
         return float(np.percentile([value(page) for page in sent if which(page)], 95))
@@ -120,7 +117,6 @@ def figures(sent: list[Sent]) -> dict[str, float]:
         "short_p95": p95(lambda page: page.ended - page.arrival, lambda page: page.steps == least),
         "long_p95": p95(lambda page: page.ended - page.arrival, lambda page: page.steps == most),
         "preview_p95": p95(lambda page: (page.shown or page.ended) - page.arrival),
-        "pages_per_s": len(sent) / (max(page.ended for page in sent) - sent[0].arrival),
     }
 
 
@@ -142,15 +138,16 @@ def main() -> int:
     options = parser.parse_args()
     pack, chance = open_(options.pack, options.step_ms), random.Random(0)
     steps = [chance.choice(STEPS) for _ in range(options.pages)]
-    most = knee(pack, steps[: max(12, options.pages // 6)])
-    print(f"knee without batching: {most:.2f} pages/s; load {options.load:g} of it")
+    crowd, policies = steps[: max(12, options.pages // 6)], (("fifo", 1), ("whole", options.rows), ("continuous", 0))
+    served = {policy: throughput(pack, policy, slots, crowd) for policy, slots in policies}
+    print(f"knee: {served['fifo']:.2f} pages/s without batching; load {options.load:g} of it", flush=True)
     rows = []
-    for policy, slots in (("continuous", 0), ("whole", options.rows), ("fifo", 1)):
-        row = measure(pack, policy, slots, options.load * most, steps)
+    for policy, slots in policies:
+        row = measure(pack, policy, slots, options.load * served["fifo"], steps) | {"pages_per_s": served[policy]}
         rows.append(row)
         times = "  ".join(f"{name} {row[name]:.2f}" for name in row if name.endswith(("p95", "mean", "per_s")))
         print(f"{policy:10} {row['slots']} rows  {times}", flush=True)
-    print(json.dumps({"pack": options.pack, "load": options.load, "knee": most, "rows": rows, "hardware": hardware()}))
+    print(json.dumps({"pack": options.pack, "load": options.load, "rows": rows, "hardware": hardware()}))
     return 0
 
 

@@ -30,8 +30,11 @@ def evened(color: Bytes, guide: Bytes, noise: float) -> Floats:
     level = luminance(color)[..., None]
     colors -= level
     means = _means(colors, guide, noise**2)
-    across, part = _between(guide.shape[1], means.shape[1])
-    for row, (low, beyond) in enumerate(zip(*_between(guide.shape[0], means.shape[0]), strict=True)):
+    (down, beyond_down), (across, part) = (
+        between((np.arange(length) + 0.5) * (cells / length), cells)
+        for length, cells in zip(guide.shape, means.shape[:2], strict=True)
+    )
+    for row, (low, beyond) in enumerate(zip(down, beyond_down, strict=True)):
         here = means[low] + beyond * (means[low + 1] - means[low])
         near = here[across, guide[row]]
         near += part[:, None] * (here[across + 1, guide[row]] - near)
@@ -41,10 +44,10 @@ def evened(color: Bytes, guide: Bytes, noise: float) -> Floats:
     return colors
 
 
-def _between(length: int, cells: int) -> tuple[NDArray[np.intp], Floats]:
-    """Of each pixel along a side: the cell before it, and how far it is on the way to the next (0..1)."""
-    place = np.clip((np.arange(length) + 0.5) * (cells / length) - 0.5, 0, cells - 1)
-    low = np.minimum(place.astype(np.intp), cells - 2)
+def between(place: NDArray[np.floating], cells: int) -> tuple[NDArray[np.int32], Floats]:
+    """Of places along so many cells: the cell whose middle is before each, and how far it is to the next one's (0..1)."""
+    place = np.clip(place - place.dtype.type(0.5), 0, cells - 1)
+    low = np.minimum(place.astype(np.int32), cells - 2)
     return low, (place - low).astype(np.float32)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from colorflow_rt.evened import between
 from colorflow_rt.pixels import luminance
 
 Bytes = NDArray[np.uint8]
@@ -76,19 +77,14 @@ def _table(palette: Sequence[Counts], noise: float) -> Floats:
 
 def _shift(table: Floats, guide: Bytes, blue: Floats, red: Floats) -> tuple[Floats, Floats]:
     """The table's moves at painted chroma [R,W] of each pixel, between the middles of bins."""
-    (low_blue, part_blue), (low_red, part_red) = _between(blue), _between(red)
+    (low_blue, part_blue), (low_red, part_red) = (
+        between((chroma + np.float32(SPAN)) / np.float32(STEP), BINS) for chroma in (blue, red)
+    )
     flat = table.reshape(-1, 2)
     corner = (guide.astype(np.int32) * BINS + low_blue) * BINS + low_red
     near = flat[corner]
-    near += part_red * (flat[corner + 1] - near)
+    near += part_red[..., None] * (flat[corner + 1] - near)
     beyond = flat[corner + BINS]
-    beyond += part_red * (flat[corner + BINS + 1] - beyond)
-    near += part_blue * (beyond - near)
+    beyond += part_red[..., None] * (flat[corner + BINS + 1] - beyond)
+    near += part_blue[..., None] * (beyond - near)
     return near[..., 0], near[..., 1]
-
-
-def _between(chroma: Floats) -> tuple[NDArray[np.int32], Floats]:
-    """The bin whose middle is below, and how far it is to the next (0..1)."""
-    place = np.clip((chroma + np.float32(SPAN)) / np.float32(STEP) - np.float32(0.5), 0, BINS - 1)
-    low = np.minimum(place.astype(np.int32), BINS - 2)
-    return low, (place - low)[..., None]

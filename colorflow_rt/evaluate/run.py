@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from colorflow_rt.context import STYLES
+from colorflow_rt.descreen import FILE as DESCREEN
 from colorflow_rt.errors import EngineError, OptionError, check_choice
 from colorflow_rt.evaluate.chapters import BenchPage, chosen_pages, read_benchmark, read_ids, read_rgb
 from colorflow_rt.evaluate.identity import character_regions, measure
@@ -185,9 +186,9 @@ class Evaluation:
 
 
 def _code() -> list[str]:
-    """SHA-256 of the source of CODE and of this package."""
+    """SHA-256 of the source of CODE, of the network that takes dots away, and of this package."""
     here = Path(__file__).parent
-    files = [*(here.parent / f"{name}.py" for name in CODE), *sorted(here.glob("*.py"))]
+    files = [*(here.parent / f"{name}.py" for name in CODE), DESCREEN, *sorted(here.glob("*.py"))]
     return [sha256_or_nothing(path) for path in files]
 
 
