@@ -45,7 +45,7 @@ def evened(color: Bytes, guide: Bytes, noise: float) -> Floats:
 
 
 def between(place: NDArray[np.floating], cells: int) -> tuple[NDArray[np.int32], Floats]:
-    """Of places along so many cells: the cell whose middle is before each, and how far it is to the next one's (0..1)."""
+    """Of places along so many cells: the cell whose middle is before each, and how far it is to the next (0..1)."""
     place = np.clip(place - place.dtype.type(0.5), 0, cells - 1)
     low = np.minimum(place.astype(np.int32), cells - 2)
     return low, (place - low).astype(np.float32)
