@@ -2,6 +2,7 @@
 
     python benchmarks/quality.py table              # 30 chapters; --limit 90 is a share of it
     python benchmarks/quality.py ablations          # --mu 0=DIR --mu 3=DIR: packs of trainings with another shift
+    python benchmarks/quality.py curve              # the training so far, from benchmarks/training.json
 
 Each writes its part of docs/quality.md and its pictures. The benchmark is drawn when it is not there. What is measured
 is kept in the state folder: a command that was stopped goes on. `--no-docs` only prints.
@@ -28,7 +29,8 @@ from colorflow_rt.files import atomic_path, atomic_write
 from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.pack import open_pack
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+HERE = Path(__file__).resolve().parent
+DOCS = HERE.parent / "docs"
 CHAPTERS, PAGES, REFERENCES, SIZE = 30, 50, 40, (512, 768)
 STEPS = (2, 4, 6, 10, 20)
 GUIDANCE = (1.0, 2.0, 4.0, 7.5)
@@ -98,6 +100,25 @@ def ablations(pack: str, bench: Path, state: Path, docs: bool, limit: int, mu: S
     if docs:
         charts.draw(DOCS / "quality_ablations.png", [_panels(rows)])
         _fill("ablations", f"{text}\n\n![Gain over the gray page](quality_ablations.png)")
+
+
+@quality.command()
+def curve() -> None:
+    """The training of the bundled weights, as it was measured under way (benchmarks/training.json)."""
+    points = json.loads((HERE / "training.json").read_text())
+    phases = {"mean": "one step from T", "noise": "ten steps", "own": "ten steps"}
+    gained, wrong = dict[str, list[tuple[float, float]]](), dict[str, list[tuple[float, float]]]()
+    for point in points:
+        thousands = point["steps"] / 1000
+        gained.setdefault(phases[point["phase"]], []).append((thousands, point["psnr"] - point["gray_page"]))
+        gained.setdefault("lookup table", []).append((thousands, point["table"] - point["gray_page"]))
+        for style in ("gray", "lineart"):
+            if style in point["wrong"]:
+                wrong.setdefault(style, []).append((thousands, point["wrong"][style]))
+    along = "thousand steps of 8 samples"
+    panels = [charts.Panel("dB above the gray page (128x192)", along, gained)]
+    panels.append(charts.Panel("share of chroma's energy that is wrong", along, wrong))
+    charts.draw(DOCS / "quality_training.png", [panels])
 
 
 def _for_docs(sheet: Path) -> Path:

@@ -57,6 +57,13 @@ def test_tables_have_every_method_and_setting(filled):
         assert f"| {row} |" in part(filled, "ablations")
 
 
+def test_the_curve_is_drawn_from_what_was_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(quality, "DOCS", tmp_path)
+    assert CliRunner().invoke(quality.quality, ["curve"], catch_exceptions=False).exit_code == 0
+    drawn = (tmp_path / "quality_training.png").read_bytes()
+    assert len(drawn) > 5000 and drawn == (ROOT / "docs" / "quality_training.png").read_bytes()
+
+
 def test_the_bar_is_held_against_the_figures():
     figures = dict.fromkeys(
         ("gray_page", "mean_colour", "table", "histogram", "nearest_patch", "random_references"), 20.0

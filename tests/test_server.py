@@ -71,6 +71,20 @@ def test_a_page_is_the_same_as_in_process(service):
     assert [m.similarity for m in answer.matches] == pytest.approx([m.similarity for m in here.matches])
 
 
+def test_a_picture_that_cannot_be_encoded_ends_its_page_and_not_the_server(service, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no PNG today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("colorflow_server.convert.result", broken)
+        code, _, _ = failure(lambda: service.Colorize(request()))
+        assert code == "INTERNAL"
+        told = events(service, START, reference(), page("a"))
+        assert [(id, kind) for id, kind, _ in told][-1] == ("a", "error")
+        assert told[-1][2].error.code == grpc.StatusCode.INTERNAL.value[0]
+    assert service.Colorize(request()).result.image.encoded
+
+
 @pytest.mark.parametrize("format", [pb.IMAGE_FORMAT_PNG, pb.IMAGE_FORMAT_WEBP, pb.IMAGE_FORMAT_ARRAY])
 def test_exact_formats_are_exact(service, format):
     image = service.Colorize(request(output=pb.Output(format=format))).result.image
