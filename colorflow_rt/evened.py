@@ -44,6 +44,19 @@ def evened(color: Bytes, guide: Bytes, noise: float) -> Floats:
     return colors
 
 
+def cells_of(shape: tuple[int, ...], along: int) -> tuple[tuple[int, int], NDArray[np.int32]]:
+    """A grid over a picture of (height, width): its rows and columns, and the number of each pixel's cell, i32[H,W].
+
+    It has `along` cells along the longer side, of strips along three times the shorter one.
+    """
+    height, width = shape
+    cell = min(max(shape), 3 * min(shape)) / along
+    rows, columns = (max(2, round(side / cell)) for side in shape)
+    down = (2 * np.arange(height) + 1) * rows // (2 * height)  # by the pixels' middles, as `between`
+    across = (2 * np.arange(width) + 1) * columns // (2 * width)
+    return (rows, columns), (down[:, None] * columns + across).astype(np.int32)
+
+
 def between(place: NDArray[np.floating], cells: int) -> tuple[NDArray[np.int32], Floats]:
     """Of places along so many cells: the cell whose middle is before each, and how far it is to the next (0..1)."""
     place = np.clip(place - place.dtype.type(0.5), 0, cells - 1)
@@ -53,14 +66,12 @@ def between(place: NDArray[np.floating], cells: int) -> tuple[NDArray[np.int32],
 
 def _means(chroma: Floats, guide: Bytes, variance: float) -> Floats:
     """f32[rows,columns,TONES,4]: by cell and gray, mean chroma and how much of a pixel's difference to it stays."""
-    cell = min(max(guide.shape), 3 * min(guide.shape)) / CELLS
-    sides = [max(2, round(side / cell)) for side in guide.shape]
-    down, across = (np.arange(length) * cells // length for length, cells in zip(guide.shape, sides, strict=True))
-    cells = ((down[:, None] * sides[1] + across) * TONES + guide).ravel()
+    sides, cells = cells_of(guide.shape, CELLS)
+    spots = (cells * TONES + guide).ravel()
     shape = (*sides, TONES)
 
     def total(values: Floats) -> Floats:
-        found = np.bincount(cells, values.ravel(), int(np.prod(shape)))
+        found = np.bincount(spots, values.ravel(), int(np.prod(shape)))
         blurred: Floats = ndimage.gaussian_filter(
             found.astype(np.float32).reshape(shape), (NEAR, NEAR, ALIKE), mode="constant", truncate=2.5
         )

@@ -31,9 +31,9 @@ from colorflow_rt.denoise import Slot
 from colorflow_rt.errors import OptionError
 from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.pack import Pack
-from colorflow_rt.palette import Counts
+from colorflow_rt.palette import Colours
 from colorflow_rt.pixels import Limits, Picture, Source, is_colored, luminance, read_picture
-from colorflow_rt.pool import PatchEncoder, Pool, Ranked, Tiles, choose
+from colorflow_rt.pool import PatchEncoder, Pool, Ranked, Tiles, choose, in_colour
 from colorflow_rt.refine import refiner
 from colorflow_rt.result import Match, Result
 from colorflow_rt.schedule import Schedule
@@ -188,13 +188,14 @@ class PageRun:
         found = tuple(match for number, window in enumerate(painted) for match in matches(number, window.found))
         return Result(image, alpha, chroma, found, seconds, style, False, painted[0].canvas, model_image)
 
-    def _palette(self) -> list[Counts]:
-        """The colours of the pictures that retrieval took; none where a page's grays are not exact."""
+    def _palette(self) -> list[Colours]:
+        """The colours of the references; none where a page's grays are not exact."""
         if self._style != "gray" or not self.pack.config.pages.palette_noise:
             return []
         hits = (hit for window in self._painted for row in window.found for hit in row)
-        pictures = {hit.reference.id: hit.reference for hit in hits}
-        return [self._tiles.colours(self._job.pool, picture) for picture in pictures.values()]
+        taken, job = {hit.reference.id: hit.reference for hit in hits}, self._job
+        pictures = in_colour(job.pool, list(taken.values()), job.options.pinned, job.options.banned)
+        return [self._tiles.colours(job.pool, picture) for picture in pictures]
 
     def _retrieve(self, context: Bytes) -> Ranked:
         job = self._job

@@ -19,7 +19,7 @@ from colorflow_rt.context import Mode, context_image, detect_style
 from colorflow_rt.errors import OptionError, ReferencesError
 from colorflow_rt.jobs import pictures_in
 from colorflow_rt.pack import Pack
-from colorflow_rt.palette import Counts, colours_of
+from colorflow_rt.palette import Colours, colours_of
 from colorflow_rt.pixels import DEFAULT_LIMITS, Limits, Picture, content_hash, read_picture
 from colorflow_rt.references import Hit, Reference, ReferenceSet
 from colorflow_rt.references.adding import Item
@@ -35,7 +35,8 @@ Listed = list[Reference]  # the classes have a method `list`, so inside them the
 
 QUADRANTS, RANKS = 4, 3
 MAX_TILES = 512  # kept; about 20 MB at the working size of a small pack
-MAX_COLOURS = 128  # half a megabyte each, at most
+MOST_PICTURES = 16  # whose colours a page is drawn to
+MAX_COLOURS = 64  # two megabytes each, at most
 
 
 class Pool(Protocol):
@@ -171,8 +172,7 @@ def choose(
     a picture the state in its set holds. OptionError names a name that no picture has.
     """
     references = pool.list()
-    pins, bans = _named(references, pinned, "pinned"), _named(references, banned, "banned")
-    out = {r.id for r in references if r.id in bans or (r.state == "banned" and r.id not in pins)}
+    pins, out = _named(references, pinned, "pinned"), _out(references, pinned, banned)
     fixed = [r for r in references if r.id not in out and (r.id in pins or r.state == "pinned")]
     if len(fixed) > QUADRANTS * RANKS:
         raise OptionError(f"{len(fixed)} references are pinned: a canvas has room for {QUADRANTS * RANKS}")
@@ -199,6 +199,24 @@ def nearest(pool: Pool, pack: Pack, rgb: Bytes, count: int, fit: Fit = "pad") ->
     return pool.search(
         queries, count, encoder.key, encoder.dim, encoder.pictures, lambda reference: reference.state != "banned"
     )
+
+
+def in_colour(pool: Pool, taken: Sequence[Reference], pinned: Sequence[str], banned: Sequence[str]) -> list[Reference]:
+    """The pictures to look colours up in: those that retrieval has taken, and of the others an even share.
+
+    As in `choose` none that is banned; OptionError names a name that no picture has. At most MOST_PICTURES.
+    """
+    references = pool.list()
+    out = _out(references, pinned, banned) | {one.id for one in taken}
+    others, room = [one for one in references if one.id not in out], max(1, MOST_PICTURES - len(taken))
+    every = max(1, -(-len(others) // room))
+    return [*taken, *others[::every]][:MOST_PICTURES]
+
+
+def _out(references: Sequence[Reference], pinned: Sequence[str], banned: Sequence[str]) -> set[int]:
+    """Ids of the pictures that a job does not want."""
+    pins, bans = _named(references, pinned, "pinned"), _named(references, banned, "banned")
+    return {r.id for r in references if r.id in bans or (r.state == "banned" and r.id not in pins)}
 
 
 def _named(references: Sequence[Reference], names: Sequence[str], option: str) -> set[int]:
@@ -243,7 +261,7 @@ class Tiles:
 
     def __init__(self) -> None:
         self._tiles: dict[tuple[object, ...], Bytes] = {}
-        self._colours: dict[str, Counts] = {}
+        self._colours: dict[str, Colours] = {}
         self._lock = threading.Lock()
 
     def get(self, pool: Pool, hit: Hit, size: tuple[int, int], fit: Fit, resample: str = "bicubic") -> Bytes:
@@ -257,7 +275,7 @@ class Tiles:
             self._keep(self._tiles, key, found, MAX_TILES)
         return found
 
-    def colours(self, pool: Pool, reference: Reference) -> Counts:
+    def colours(self, pool: Pool, reference: Reference) -> Colours:
         """`colours_of` a picture."""
         with self._lock:
             found = self._colours.get(reference.sha256)

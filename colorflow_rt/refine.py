@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from colorflow_rt.evened import evened
 from colorflow_rt.pack_config import PagesConfig
-from colorflow_rt.palette import Counts, steered
+from colorflow_rt.palette import Colours, steered
 from colorflow_rt.upscale import Refine
 
 
-def refiner(pages: PagesConfig, style: str, palette: Sequence[Counts] = ()) -> Refine | None:
+def refiner(pages: PagesConfig, style: str, palette: Sequence[Colours] = ()) -> Refine | None:
     """For `upscale.merge`; None for line art, which has no grays. palette: of the references, or nothing."""
     if style == "lineart" or not (pages.chroma_noise or palette):
         return None

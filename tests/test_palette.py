@@ -63,8 +63,36 @@ def test_luminance_stays_whatever_is_given(shape):
     np.testing.assert_allclose(luminance(found), luminance(painted), atol=0.02)
 
 
+def scene(fill, beside):
+    """A disc of `fill` on `beside`."""
+    rows, columns = np.mgrid[:96, :96]
+    disc = (rows - 48) ** 2 + (columns - 48) ** 2 < 24**2
+    return np.where(disc[..., None], np.uint8(fill), np.uint8(beside)), disc
+
+
+@pytest.mark.parametrize(("fill", "beside"), [(RED, (60, 60, 140)), (GREEN, (180, 230, 210))])
+def test_of_two_colours_of_one_gray_that_of_like_surroundings_is_taken(fill, beside):
+    """The painter says nothing; what lies around the fill says which it is."""
+    palette = [colours_of(scene(RED, (60, 60, 140))[0]), colours_of(scene(GREEN, (180, 230, 210))[0])]
+    truth, disc = scene(fill, beside)
+    level = gray(truth)
+    found = steered(np.repeat(level[..., None], 3, axis=2), level, palette, 200.0)
+    assert np.abs(found[disc] - np.float32(fill)).max(axis=-1).mean() < 12
+
+
+def test_within_a_fill_there_are_no_steps_from_cell_to_cell():
+    rng = np.random.default_rng(0)
+    palette = [colours_of(rng.choice(np.uint8([RED, GREEN, BLUE]), (96, 96))) for _ in range(3)]
+    level = gray(flat(RED, 180))
+    painted = np.float32(flat(RED, 180)) * 0.5 + level[..., None] * 0.5
+    painted[:, 90:] += np.linspace(0, 20, 90, dtype=np.float32)[:, None] * (1, -0.5088, 0)  # at one luminance
+    found = steered(painted, level, palette, NOISE)
+    assert np.abs(np.diff(found, axis=1)).max() < 4
+
+
 def test_what_is_kept_of_a_picture_is_small_and_whole():
-    bins, shares = colours_of(np.random.default_rng(0).integers(0, 256, (1700, 2400, 3), np.uint8))
-    assert len(bins) == len(shares) <= 70_000
-    assert shares.sum() == pytest.approx(1, abs=1e-3)
-    assert len(colours_of(flat(RED, 400))[0]) == 1
+    kept = colours_of(np.random.default_rng(0).integers(0, 256, (1700, 2400, 3), np.uint8))
+    assert len(kept.bin) == len(kept.cell) == len(kept.share) <= 70_000
+    assert kept.share.sum() == pytest.approx(1, abs=1e-3)
+    assert len(np.unique(colours_of(flat(RED, 400)).bin)) == 1
+    assert sum(part.nbytes for part in (kept.around, kept.cell, kept.bin, kept.share)) < 3_000_000

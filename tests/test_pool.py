@@ -13,7 +13,7 @@ from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.pack import open_pack
 from colorflow_rt.pipeline import Colorizer
 from colorflow_rt.pixels import write_png
-from colorflow_rt.pool import MAX_TILES, PatchEncoder, References, Tiles, choose, nearest, open_references
+from colorflow_rt.pool import MAX_TILES, PatchEncoder, References, Tiles, choose, in_colour, nearest, open_references
 from colorflow_rt.references import ReferenceSet
 
 SIZE = (64, 96)
@@ -90,6 +90,19 @@ def test_banned_pictures_never_appear(encoder):
     assert {hit.reference.name for row in found for hit in row} == {"ref0.png", "ref2.png"}
     with pytest.raises(ReferencesError, match="ban"):
         choose(pool, queries(encoder), encoder, banned=("ref0", "ref1.png", "ref2"))
+
+
+def test_colours_are_looked_up_in_what_was_taken_and_an_even_share_of_the_rest():
+    pool = named(40)
+    references = pool.list()
+    taken = [references[7], references[3]]
+    found = in_colour(pool, taken, (), ("ref0",))
+    assert found[:2] == taken and len(found) == len({one.id for one in found}) == 15
+    assert references[0] not in found and references[-1].id - found[-1].id < 3
+    assert in_colour(pool, references[:20], (), ()) == references[:16]
+    assert in_colour(named(2), [], (), ()) == named(2).list()
+    with pytest.raises(OptionError, match="unknown"):
+        in_colour(pool, taken, (), ("nobody",))
 
 
 def test_a_pinned_picture_takes_the_first_rank_of_the_quadrant_it_fits_best(encoder):

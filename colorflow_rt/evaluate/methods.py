@@ -13,7 +13,7 @@ from colorflow_rt.evaluate.identity import RegionColours, region_colours
 from colorflow_rt.jobs import sha256_or_nothing
 from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.page import PageRun
-from colorflow_rt.palette import Counts
+from colorflow_rt.palette import Colours
 from colorflow_rt.pipeline import DEFAULT_OPTIONS, Colorizer
 from colorflow_rt.pixels import U8, Picture, Source
 from colorflow_rt.pool import QUADRANTS, RANKS, Pool, Ranked
@@ -58,7 +58,7 @@ class _WithoutGsrp(PageRun):
 class _WithoutPalette(PageRun):
     """Chroma as it was painted: not drawn to the references' own."""
 
-    def _palette(self) -> list[Counts]:
+    def _palette(self) -> list[Colours]:
         return []
 
 
