@@ -43,7 +43,7 @@ class ServerConfig:
     max_pixels: int = _field(100_000_000, "Limit of a picture, seen before it is decoded.")
     max_queue: int = _field(64, "Pages that may wait; one more is refused at once.")
     slots: int = _field(0, "Batch slots of the engine; 0: measured at the start.")
-    workers: int = _field(2, "Threads for what is done before and after the engine, and as many again for encoding.")
+    workers: int = _field(2, "Threads for what is done before and after the engine, and as many again for previews.")
     max_pages_in_flight: int = _field(8, "Pages of one ColorizeSequence that are under way at once.")
     max_inline_references: int = _field(64, "Pictures that a call may bring along.")
     max_calls: int = _field(256, "Calls that are open at once; one more is refused.")
