@@ -16,7 +16,7 @@ import quality  # noqa: E402
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory):
-    """docs/quality.md after both commands on two tiny chapters and the fake pack."""
+    """docs/quality.md after its commands on two tiny chapters and the fake pack."""
     root = tmp_path_factory.mktemp("quality")
     write_chapters(root / "bench", chapters=2, pages=1, references=2, seed=BENCHMARK_SEED, size=(64, 96))
     (root / "docs").mkdir()
@@ -26,8 +26,9 @@ def filled(tmp_path_factory):
         patch.setattr(quality, "DOCS", root / "docs")
         patch.setattr(quality, "STEPS", (4, 10))
         patch.setattr(quality, "SCALES", (0.5, 1.0))
-        for command in (["ablations", "--limit", "2", "--mu", "0=fake"], ["table"]):
-            done = CliRunner().invoke(quality.quality, [*command, *common], catch_exceptions=False)
+        commands = ([*command, *common] for command in (["ablations", "--limit", "2", "--mu", "0=fake"], ["table"]))
+        for command in (*commands, ["curve"]):
+            done = CliRunner().invoke(quality.quality, command, catch_exceptions=False)
             assert done.exit_code == 0, done.output
     return root
 
@@ -45,7 +46,7 @@ def test_every_part_is_filled_and_its_pictures_are_there(filled):
         assert "Not measured" not in part(filled, name)
     text = (filled / "docs" / "quality.md").read_text()
     pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
-    assert len(pictures) == 4
+    assert len(pictures) == 5
     for picture in pictures:
         assert (filled / "docs" / picture).stat().st_size > 5000
     assert "## What each figure is" in text  # what stands between the parts is left alone
