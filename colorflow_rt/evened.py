@@ -6,6 +6,8 @@ its mean, as far as its variance is that of the painter's own error (Wiener's sh
 the variance is larger, and they stay.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -30,14 +32,7 @@ def evened(color: Bytes, guide: Bytes, noise: float) -> Floats:
     level = luminance(color)[..., None]
     colors -= level
     means = _means(colors, guide, noise**2)
-    (down, beyond_down), (across, part) = (
-        between((np.arange(length) + 0.5) * (cells / length), cells)
-        for length, cells in zip(guide.shape, means.shape[:2], strict=True)
-    )
-    for row, (low, beyond) in enumerate(zip(down, beyond_down, strict=True)):
-        here = means[low] + beyond * (means[low + 1] - means[low])
-        near = here[across, guide[row]]
-        near += part[:, None] * (here[across + 1, guide[row]] - near)
+    for row, near in enumerate(looked_up(means, guide)):
         mean, kept = near[:, :3], near[:, 3:]
         colors[row] = mean + kept * (colors[row] - mean)
     colors += level
@@ -55,6 +50,22 @@ def cells_of(shape: tuple[int, ...], along: int) -> tuple[tuple[int, int], NDArr
     down = (2 * np.arange(height) + 1) * rows // (2 * height)  # by the pixels' middles, as `between`
     across = (2 * np.arange(width) + 1) * columns // (2 * width)
     return (rows, columns), (down[:, None] * columns + across).astype(np.int32)
+
+
+def looked_up(grid: Floats, guide: Bytes) -> Iterator[Floats]:
+    """For each row of `guide` u8[H,W], f32[W,N]: what a grid f32[rows,columns,TONES,N] holds at its pixels' grays.
+
+    Between the middles of cells on straight lines.
+    """
+    (down, beyond_down), (across, beyond_across) = (
+        between((np.arange(length) + 0.5) * (cells / length), cells)
+        for length, cells in zip(guide.shape, grid.shape[:2], strict=True)
+    )
+    for levels, low, beyond in zip(guide, down, beyond_down, strict=True):
+        here = grid[low] + beyond * (grid[low + 1] - grid[low])
+        near = here[across, levels]
+        near += beyond_across[:, None] * (here[across + 1, levels] - near)
+        yield near
 
 
 def between(place: NDArray[np.floating], cells: int) -> tuple[NDArray[np.int32], Floats]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from colorflow_rt.evened import between, cells_of
+from colorflow_rt.evened import cells_of, looked_up
 from colorflow_rt.pixels import luminance
 
 Bytes = NDArray[np.uint8]
@@ -157,14 +157,7 @@ def _means(spots: NDArray[np.integer], length: int, blue: Floats, red: Floats) -
 def _move(found: Floats, moves: Floats, guide: Bytes) -> None:
     """Add to `found` f32[H,W,3] the moves f32[rows,columns,TONES,3], between the middles of cells, by their counts."""
     moves[..., :2] *= moves[..., 2:]
-    (down, beyond_down), (across, beyond) = (
-        between((np.arange(length) + 0.5) * (cells / length), cells)
-        for length, cells in zip(guide.shape, moves.shape[:2], strict=True)
-    )
-    for row, (low, part) in enumerate(zip(down, beyond_down, strict=True)):
-        here = moves[low] + part * (moves[low + 1] - moves[low])
-        near = here[across, guide[row]]
-        near += beyond[:, None] * (here[across + 1, guide[row]] - near)
+    for row, near in enumerate(looked_up(moves, guide)):
         blue, red = near[:, 0] / near[:, 2], near[:, 1] / near[:, 2]
         found[row, :, 0] += red
         found[row, :, 1] -= (RED * red + BLUE * blue) / GREEN

@@ -172,7 +172,8 @@ def choose(
     a picture the state in its set holds. OptionError names a name that no picture has.
     """
     references = pool.list()
-    pins, out = _named(references, pinned, "pinned"), _out(references, pinned, banned)
+    pins = _named(references, pinned, "pinned")
+    out = _out(references, pins, banned)
     fixed = [r for r in references if r.id not in out and (r.id in pins or r.state == "pinned")]
     if len(fixed) > QUADRANTS * RANKS:
         raise OptionError(f"{len(fixed)} references are pinned: a canvas has room for {QUADRANTS * RANKS}")
@@ -207,15 +208,15 @@ def in_colour(pool: Pool, taken: Sequence[Reference], pinned: Sequence[str], ban
     As in `choose` none that is banned; OptionError names a name that no picture has. At most MOST_PICTURES.
     """
     references = pool.list()
-    out = _out(references, pinned, banned) | {one.id for one in taken}
+    out = _out(references, _named(references, pinned, "pinned"), banned) | {one.id for one in taken}
     others, room = [one for one in references if one.id not in out], max(1, MOST_PICTURES - len(taken))
     every = max(1, -(-len(others) // room))
     return [*taken, *others[::every]][:MOST_PICTURES]
 
 
-def _out(references: Sequence[Reference], pinned: Sequence[str], banned: Sequence[str]) -> set[int]:
-    """Ids of the pictures that a job does not want."""
-    pins, bans = _named(references, pinned, "pinned"), _named(references, banned, "banned")
+def _out(references: Sequence[Reference], pins: set[int], banned: Sequence[str]) -> set[int]:
+    """Ids of the pictures that a job does not want; `pins` are wanted whatever their set says."""
+    bans = _named(references, banned, "banned")
     return {r.id for r in references if r.id in bans or (r.state == "banned" and r.id not in pins)}
 
 
