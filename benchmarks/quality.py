@@ -4,8 +4,8 @@
     python benchmarks/quality.py ablations          # --mu 0=DIR --mu 3=DIR: packs of trainings with another shift
     python benchmarks/quality.py curve              # the training so far, from benchmarks/training.json
 
-The first two write their parts of docs/quality.md, all their pictures. The benchmark is drawn when it is not there. What is measured
-is kept in the state folder: a command that was stopped goes on. `--no-docs` only prints.
+The first two write their parts of docs/quality.md, all write their pictures. The benchmark is drawn when it is not
+there. What is measured is kept in the state folder: a command that was stopped goes on. `--no-docs` only prints.
 """
 
 import json
