@@ -105,10 +105,10 @@ def ablations(pack: str, bench: Path, state: Path, docs: bool, limit: int, mu: S
 @quality.command()
 def curve() -> None:
     """The training of the bundled weights, as it was measured under way (benchmarks/training.json)."""
-    points = json.loads((HERE / "training.json").read_text())
+    trained = json.loads((HERE / "training.json").read_text())
     phases = {"mean": "one step from T", "noise": "ten steps", "own": "ten steps"}
     gained, wrong = dict[str, list[tuple[float, float]]](), dict[str, list[tuple[float, float]]]()
-    for point in points:
+    for point in trained["denoiser"]:
         thousands = point["steps"] / 1000
         gained.setdefault(phases[point["phase"]], []).append((thousands, point["psnr"] - point["gray_page"]))
         gained.setdefault("lookup table", []).append((thousands, point["table"] - point["gray_page"]))
@@ -118,6 +118,10 @@ def curve() -> None:
     along = "thousand steps of 8 samples"
     panels = [charts.Panel("dB above the gray page (128x192)", along, gained)]
     panels.append(charts.Panel("share of chroma's energy that is wrong", along, wrong))
+    told = {
+        style: [(point["steps"] / 1000, point[style]) for point in trained["parts"]] for style in ("gray", "lineart")
+    }
+    panels.append(charts.Panel("dB with colours looked up by parts (512x768)", "thousand steps of 2 chapters", told))
     charts.draw(DOCS / "quality_training.png", [panels])
 
 

@@ -1,5 +1,7 @@
 """Where a point of a page took its colour from: the guider's attention to the references, as it was for this page.
 
+Where the pack looks colours up in the references, too (`palette`), so are the weights of that.
+
 The page is coloured as always, but by a graph of `denoise_step` with further outputs, the weights of the guider's
 self-attention (`OnnxEngine`, inner). Nothing is estimated: these are the numbers that the result was computed with.
 Of several layers those are shown that compare at the finest grid; heads, layers and steps count alike.
@@ -7,6 +9,7 @@ Of several layers those are shown that compare at the finest grid; heads, layers
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +33,7 @@ Floats = NDArray[np.float32]
 Point = tuple[int, int]
 
 _QUERY = ".attn1.to_q.weight"  # behind it stands a layer's name, as in the state dict
+_GAP, _PICTURES = 12, 5  # pixels; references that are shown below
 _SIDE = 960  # pixels: pictures are enlarged to about this width
 _RAMP = np.array([(0, 0, 0), (120, 0, 60), (230, 60, 20), (255, 190, 40), (255, 255, 220)], np.float32)
 
@@ -42,6 +46,8 @@ class Explanation:
     box (left, top, right, bottom) in pixels. heat: f32[2H,2W], each canvas pixel's share of the attention of its token,
     0 on the page itself; the sum is the share that went to references, the rest went to the page. cells: what stands
     on the canvas, with the share of each, the largest first. layers: the attention layers that were looked at.
+    looked_up: the pictures that the painted colour was then drawn to, the largest share first; the shares' sum is what
+    that decides. Empty where the pack looks nothing up.
     """
 
     result: Result
@@ -51,6 +57,16 @@ class Explanation:
     heat: Floats
     cells: tuple[tuple[Match, float], ...]
     layers: tuple[str, ...]
+    looked_up: tuple["LookedUp", ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class LookedUp:
+    """A reference u8[H,W,3], and the share f32[rows,columns] of each cell of a grid over it in a point's colour."""
+
+    name: str
+    picture: Bytes
+    shares: Floats
 
 
 def explain(
@@ -79,7 +95,10 @@ def explain(
         else:
             run(colorizer.pack.engine, [window.slot])
         work.paint(window)
-    return _explanation(work.finish(), seen, at, watch)
+    result = work.finish()
+    found = [LookedUp(name, one.rgb, shares) for one, name, shares in work.sources(result.model_image, at)]
+    found.sort(key=lambda one: -float(one.shares.sum()))
+    return replace(_explanation(result, seen, at, watch), looked_up=tuple(found))
 
 
 def attention_layers(nodes: list[Node]) -> dict[str, str]:
@@ -215,24 +234,50 @@ def heat_map(explanation: Explanation) -> Bytes:
     """The picture for people, u8[H,W,3]: the result with the point, beside the canvas with heat over its references.
 
     References are dimmed; heat lies over them, from dark red through yellow to white, the pixel that got most. The
-    box on the canvas is the token that the point lies in.
+    box on the canvas is the token that the point lies in. Below are the pictures that its colour was looked up in.
     """
-    canvas, heat = explanation.canvas, explanation.heat
-    share = (heat / max(float(heat.max()), 1e-12))[..., None] ** 0.5
-    hot = np.stack([np.interp(share[..., 0] * (len(_RAMP) - 1), range(len(_RAMP)), _RAMP[:, i]) for i in range(3)], -1)
-    mixed = np.rint(canvas * (0.55 * (1 - 0.8 * share)) + hot * (0.8 * share))
+    canvas = explanation.canvas
+    mixed = _heated(canvas, explanation.heat, float(explanation.heat.max()))
     height, width = canvas.shape[0] // 4, canvas.shape[1] // 4
     mixed[height : 3 * height, width : 3 * width] = canvas[height : 3 * height, width : 3 * width]
     scale = max(1, round(_SIDE / canvas.shape[1]))
-    right = _enlarged(mixed.astype(np.uint8), scale)
+    right = _enlarged(mixed, scale)
     _mark(right, _scaled(explanation.spot, scale))
     left = Image.fromarray(explanation.result.image)
     _mark(left, _around(explanation.at, max(3, left.width // 60)))
     left = left.resize((max(1, left.width * right.height // left.height), right.height))
-    sheet = Image.new("RGB", (left.width + 12 + right.width, right.height), (246, 246, 244))
+    below = _below(explanation.looked_up, left.width + _GAP + right.width)
+    sheet = Image.new("RGB", (left.width + _GAP + right.width, right.height + below.height), (246, 246, 244))
     sheet.paste(left, (0, 0))
-    sheet.paste(right, (left.width + 12, 0))
+    sheet.paste(right, (left.width + _GAP, 0))
+    sheet.paste(below, (0, right.height))
     return np.asarray(sheet)
+
+
+def _below(found: Sequence[LookedUp], width: int) -> Image.Image:
+    """The pictures with the largest shares side by side, heat over them."""
+    shown = found[:_PICTURES]
+    if not shown:
+        return Image.new("RGB", (width, 0))
+    most = max(float(one.shares.max()) for one in shown)
+    each = (width - _GAP * (_PICTURES - 1)) // _PICTURES
+    tiles = []
+    for one in shown:
+        size = (each, max(1, round(each * one.picture.shape[0] / one.picture.shape[1])))
+        heat = np.asarray(Image.fromarray(one.shares).resize(size, Image.Resampling.NEAREST))
+        tiles.append(Image.fromarray(_heated(np.asarray(Image.fromarray(one.picture).resize(size)), heat, most)))
+    row = Image.new("RGB", (width, _GAP + max(tile.height for tile in tiles)), (246, 246, 244))
+    for number, tile in enumerate(tiles):
+        row.paste(tile, (number * (each + _GAP), _GAP))
+    return row
+
+
+def _heated(picture: Bytes, heat: Floats, most: float) -> Bytes:
+    """u8[H,W,3]: dimmed, under heat f32[H,W] of which `most` is white."""
+    share = (heat / max(most, 1e-12))[..., None] ** 0.5
+    hot = np.stack([np.interp(share[..., 0] * (len(_RAMP) - 1), range(len(_RAMP)), _RAMP[:, i]) for i in range(3)], -1)
+    mixed: Bytes = np.rint(picture * (0.55 * (1 - 0.8 * share)) + hot * (0.8 * share)).astype(np.uint8)
+    return mixed
 
 
 def _enlarged(image: Bytes, scale: int) -> Image.Image:

@@ -31,14 +31,15 @@ from colorflow_rt.denoise import Slot
 from colorflow_rt.errors import OptionError
 from colorflow_rt.options import ColorizeOptions
 from colorflow_rt.pack import Pack
-from colorflow_rt.palette import Colours
+from colorflow_rt.palette import Colours, sources
 from colorflow_rt.pixels import Limits, Picture, Source, is_colored, luminance, read_picture
 from colorflow_rt.pool import PatchEncoder, Pool, Ranked, Tiles, choose, in_colour
+from colorflow_rt.references import Reference
 from colorflow_rt.refine import refiner
 from colorflow_rt.result import Match, Result
 from colorflow_rt.schedule import Schedule
 from colorflow_rt.timing import StageClock
-from colorflow_rt.upscale import chroma_layer, drawn_page, merge, super_resolve
+from colorflow_rt.upscale import chroma_layer, drawn_page, levels_of, merge, spread, super_resolve
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -188,14 +189,32 @@ class PageRun:
         found = tuple(match for number, window in enumerate(painted) for match in matches(number, window.found))
         return Result(image, alpha, chroma, found, seconds, style, False, painted[0].canvas, model_image)
 
-    def _palette(self) -> list[Colours]:
-        """The colours of the references; none where a page's grays are not exact."""
-        if self._style != "gray" or not self.pack.config.pages.palette_noise:
+    def sources(self, painted: Bytes, at: tuple[int, int]) -> list[tuple[Picture, str, Floats]]:
+        """Where the colour of a pixel (x, y) of the finished page was looked up; nothing where the pack looks none up.
+
+        painted: the result's `model_image`. Of each picture that was looked at, its name and `palette.sources`.
+        """
+        palette, pages, style, pool = self._palette(), self.pack.config.pages, self._style, self._job.pool
+        if not palette:
             return []
+        levels = levels_of(self._drawn)
+        colors = spread(painted, levels, self._painted[0].scale, refiner(pages, style))
+        found = sources(colors, levels, palette, pages.palette_noise, style, at)
+        named = ((pool.picture(one), one.name) for one in self._references())
+        return [(picture, name, shares) for (picture, name), shares in zip(named, found, strict=True)]
+
+    def _palette(self) -> list[Colours]:
+        """The colours of the references, where the pack looks them up."""
+        if not self.pack.config.pages.palette_noise:
+            return []
+        lines = self._style == "lineart"
+        return [self._tiles.colours(self._job.pool, one, lines=lines) for one in self._references()]
+
+    def _references(self) -> list[Reference]:
+        """Those that colours are looked up in."""
         hits = (hit for window in self._painted for row in window.found for hit in row)
         taken, job = {hit.reference.id: hit.reference for hit in hits}, self._job
-        pictures = in_colour(job.pool, list(taken.values()), job.options.pinned, job.options.banned)
-        return [self._tiles.colours(job.pool, picture) for picture in pictures]
+        return in_colour(job.pool, list(taken.values()), job.options.pinned, job.options.banned)
 
     def _retrieve(self, context: Bytes) -> Ranked:
         job = self._job

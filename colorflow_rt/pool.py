@@ -36,7 +36,7 @@ Listed = list[Reference]  # the classes have a method `list`, so inside them the
 QUADRANTS, RANKS = 4, 3
 MAX_TILES = 512  # kept; about 20 MB at the working size of a small pack
 MOST_PICTURES = 16  # whose colours a page is drawn to
-MAX_COLOURS = 64  # two megabytes each, at most
+MAX_COLOURS = 64  # a megabyte each, at most
 
 
 class Pool(Protocol):
@@ -262,7 +262,7 @@ class Tiles:
 
     def __init__(self) -> None:
         self._tiles: dict[tuple[object, ...], Bytes] = {}
-        self._colours: dict[str, Colours] = {}
+        self._colours: dict[tuple[str, bool], Colours] = {}
         self._lock = threading.Lock()
 
     def get(self, pool: Pool, hit: Hit, size: tuple[int, int], fit: Fit, resample: str = "bicubic") -> Bytes:
@@ -276,13 +276,14 @@ class Tiles:
             self._keep(self._tiles, key, found, MAX_TILES)
         return found
 
-    def colours(self, pool: Pool, reference: Reference) -> Colours:
+    def colours(self, pool: Pool, reference: Reference, *, lines: bool) -> Colours:
         """`colours_of` a picture."""
+        key = (reference.sha256, lines)
         with self._lock:
-            found = self._colours.get(reference.sha256)
+            found = self._colours.get(key)
         if found is None:
-            found = colours_of(pool.picture(reference).rgb)
-            self._keep(self._colours, reference.sha256, found, MAX_COLOURS)
+            found = colours_of(pool.picture(reference).rgb, lines=lines)
+            self._keep(self._colours, key, found, MAX_COLOURS)
         return found
 
     def _keep(self, kept: dict[Any, Any], key: Any, made: Any, most: int) -> None:

@@ -68,20 +68,20 @@ def merge(
     "auto": "lines" for line art, whose own luminance is blank paper; else "page", of a screentone page without dots.
     saturation: factor on the chroma, at constant luminance.
     style "gray", "screentone" or "lineart". scale: the page's pixels to one that was painted, where `color` has been
-    enlarged already. drawn: `drawn_page`, where it is known. refine: what becomes of the colours where the page's
-    luminance is kept. Raises OptionError where `luminance` is unknown.
+    enlarged already. drawn: `drawn_page`, where it is known. refine: what becomes of the colours beside the page's own
+    drawing. Raises OptionError where `luminance` is unknown.
     """
     check_choice("luminance", luminance, LUMINANCES)
     if luminance == "model":
         return _saturated(_lanczos(color, (page.shape[1], page.shape[0])), saturation)
     drawn = drawn_page(page, style) if drawn is None else drawn
-    levels = _levels(drawn)
+    levels = levels_of(drawn)
     if luminance == "lines" or (luminance == "auto" and style == "lineart"):
         layer = line_layer(levels)
-        base = guided_resize(color, layer if style == "lineart" else levels, scale)
-        return _multiply(_saturated(base, saturation), layer)
+        base = spread(color, layer, scale, refine) if style == "lineart" else guided_resize(color, levels, scale)
+        return _multiply(_saturated(_eight_bits(base), saturation), layer)
     gray = luminance_of(page if luminance == "page" else drawn)
-    return _recolor(gray, _spread(color, levels, scale, refine), saturation)
+    return _recolor(gray, spread(color, levels, scale, refine), saturation)
 
 
 def chroma_layer(
@@ -95,22 +95,27 @@ def chroma_layer(
 
     Laid over the page in an image editor's blending mode "Color" it gives about the picture of luminance "page".
     """
-    levels = _levels(drawn)
-    return _recolor(np.full(levels.shape, 128, np.float32), _spread(color, levels, scale, refine), saturation)
+    levels = levels_of(drawn)
+    return _recolor(np.full(levels.shape, 128, np.float32), spread(color, levels, scale, refine), saturation)
 
 
-def _spread(color: Bytes, levels: Bytes, scale: float | None, refine: Refine | None) -> Bytes | Floats:
+def spread(color: Bytes, levels: Bytes, scale: float | None, refine: Refine | None) -> Bytes | Floats:
     """[H,W,3]: the colours at the size of `levels` u8[H,W], within its lines."""
-    spread = guided_resize(color, levels, scale)
-    return refine(spread, levels) if refine else spread
+    large = guided_resize(color, levels, scale)
+    return refine(large, levels) if refine else large
 
 
-def _levels(rgb: Bytes) -> Bytes:
+def levels_of(rgb: Bytes) -> Bytes:
+    """u8[H,W]: the page's luminance, rounded."""
     return np.rint(luminance_of(rgb)).astype(np.uint8)
 
 
 def _lanczos(image: Bytes, size: tuple[int, int]) -> Bytes:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
+def _eight_bits(image: Bytes | Floats) -> Bytes:
+    return np.asarray(image if image.dtype == np.uint8 else np.rint(image).clip(0, 255), np.uint8)
 
 
 def _saturated(image: Bytes, saturation: float) -> Bytes:

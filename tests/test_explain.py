@@ -1,10 +1,13 @@
 """Attention maps: the weights that PyTorch computes for the same page, at the place where the point lies."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from cli_tools import colorflow, one_line
 
+from colorflow_rt.comics import DEMO_SEED, chapter_seed, make_chapter
 from colorflow_rt.denoise import Slot, advance
 from colorflow_rt.engine.onnx_graph import read_nodes
 from colorflow_rt.errors import OptionError, PackError
@@ -128,6 +131,19 @@ def test_the_picture_shows_page_and_canvas(found):
     np.testing.assert_array_equal(centre, found.canvas[56:130, 70])  # the page's own pixels are left as they are
     row, column = np.unravel_index(found.heat.argmax(), found.heat.shape)
     assert canvas[row * 8 + 4, column * 8 + 4].mean() > canvas.mean()
+
+
+def test_where_colours_were_looked_up_is_shown_below(found):
+    assert found.looked_up == ()  # this pack looks none up
+    chapter = make_chapter(chapter_seed(DEMO_SEED, 0))
+    references = [(f"ref{i}", chapter.reference(i, (128, 192))) for i in range(6)]
+    told = explain(Colorizer("mini"), chapter.page(0, (128, 192)).gray(), references, (64, 60), OPTIONS)
+    shares = [float(one.shares.sum()) for one in told.looked_up]
+    assert len(shares) == 6 and shares == sorted(shares, reverse=True) and 0.2 < sum(shares) <= 1 + 1e-4
+    picture = heat_map(told)
+    canvas_height = heat_map(replace(told, looked_up=())).shape[0]
+    assert picture.shape[0] > canvas_height + 100
+    assert picture[canvas_height + 12 :].max() > 200  # somewhere it is hot
 
 
 def test_what_cannot_be_explained_says_why(colorizer, references):

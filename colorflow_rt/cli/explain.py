@@ -45,8 +45,9 @@ class At(click.ParamType[tuple[int, int]]):
 def explain(page: Path, refs: Path, at: tuple[int, int], out: Path, pack: str, steps: int | None, seed: int) -> None:
     """Show which reference pixels a point of PAGE took its colour from.
 
-    The page is coloured as by `colorize`, and the attention of its guider is taken from the same computation. The
-    picture shows the result with the point, and the canvas with heat over its references; the table names these.
+    The page is coloured as by `colorize`, and the attention of its guider is taken from the same computation, and so is
+    what its colour was drawn to in the last step, where the pack looks colours up. The picture shows the result with
+    the point, the canvas with heat over its references, and below the pictures that were looked in; tables name them.
     """
     from colorflow_rt.explain import explain as ask
     from colorflow_rt.explain import heat_map
@@ -72,4 +73,9 @@ def _print(found: Explanation, out: Path) -> None:
     click.echo(
         f"{share:.1f} % to references, the rest to the page itself; {len(found.layers)} layers, all heads and steps"
     )
+    looked_up = [(f"{100 * float(one.shares.sum()):.1f} %", shown(one.name)) for one in found.looked_up[:SHOWN]]
+    if looked_up:
+        print_table(("looked up", "reference"), looked_up, right=("looked up",))
+        left = 100 - 100 * sum(float(one.shares.sum()) for one in found.looked_up)
+        click.echo(f"{left:.1f} % stays as it was painted (of line art: is paper)")
     click.echo(shown(out))

@@ -20,6 +20,7 @@ from colorflow_rt.evaluate.scores import packed, page_scores
 from colorflow_rt.evaluate.summary import summarize
 from colorflow_rt.jobs import fingerprint, sha256_or_nothing
 from colorflow_rt.options import ColorizeOptions
+from colorflow_rt.parts import FILE as PARTS
 from colorflow_rt.pipeline import DEFAULT_OPTIONS, Colorizer
 from colorflow_rt.pixels import U8
 from colorflow_rt.pool import PatchEncoder
@@ -28,7 +29,7 @@ from colorflow_rt.upscale import drawn_page
 # What makes a page's picture or its figures, beside the pack: where it changes, rows of before are measured again.
 CODE = (
     *("canvas", "context", "denoise", "descreen", "evened", "guided", "latents", "linework", "metrics", "options"),
-    *("page", "palette", "pixels", "pool", "refine", "retrieval", "schedule", "screentone", "upscale"),
+    *("page", "palette", "parts", "pixels", "pool", "refine", "retrieval", "schedule", "screentone", "upscale"),
 )
 FID_SIDE, AESTHETIC_SIDE = 299, 224  # pixels, where a network leaves its size open
 OnPage = Callable[[str], None]
@@ -188,7 +189,7 @@ class Evaluation:
 def _code() -> list[str]:
     """SHA-256 of the source of CODE, of the network that takes dots away, and of this package."""
     here = Path(__file__).parent
-    files = [*(here.parent / f"{name}.py" for name in CODE), DESCREEN, *sorted(here.glob("*.py"))]
+    files = [*(here.parent / f"{name}.py" for name in CODE), DESCREEN, PARTS, *sorted(here.glob("*.py"))]
     return [sha256_or_nothing(path) for path in files]
 
 

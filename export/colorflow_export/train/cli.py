@@ -66,6 +66,16 @@ def export_descreen(work: Path, out: Path) -> None:
     export_descreen(work, out)
 
 
+@train.command(name="export-parts")
+@WORK
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The ONNX file to write.")
+def export_parts(work: Path, out: Path) -> None:
+    """Write the network that tells parts of a drawing, trained in WORK, as the runtime reads it."""
+    from colorflow_export.train.parts import export_parts
+
+    export_parts(work, out)
+
+
 def _stage(name: str, description: str) -> None:
     @train.command(name=name, help=description)
     @WORK
@@ -84,7 +94,7 @@ def _stage(name: str, description: str) -> None:
     def command(work: Path, minutes: float | None, threads: int | None, **fields: object) -> None:
         import torch
 
-        from colorflow_export.train import descreen, stages
+        from colorflow_export.train import descreen, parts, stages
 
         if threads:
             torch.set_num_threads(threads)
@@ -94,6 +104,7 @@ def _stage(name: str, description: str) -> None:
             "unet": stages.train_unet,
             "gsrp": stages.train_gsrp,
             "descreen": descreen.train_descreen,
+            "parts": parts.train_parts,
         }
         work.mkdir(parents=True, exist_ok=True)
         run[name](work, stage_options(name, **fields), minutes)
@@ -104,3 +115,4 @@ _stage("clip", "The CLIP tower: black-and-white patches to colour patches of the
 _stage("unet", "Guider and U-Net: the canvas latents.")
 _stage("gsrp", "The fusion net of the guided super-resolution: L1.")
 _stage("descreen", "The network that takes screentone out of pages: L1 on generated pages.")
+_stage("parts", "The network that tells parts of a drawing by their looks: contrast within generated chapters.")

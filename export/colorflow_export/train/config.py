@@ -50,7 +50,7 @@ CONDITION_CHANNELS = 5
 LUMINANCE_PLANES = 16
 RESAMPLE = "box"  # halos of bicubic would change the gray beside every line
 CHROMA_NOISE = 20.0  # levels: gains 0.8 dB on gray pages, 0.2 on screentone; 14 to 26 are much the same
-PALETTE_NOISE = 40.0  # levels: gains another 2.9 dB on gray pages
+PALETTE_NOISE = 60.0  # levels: gains another 5 dB on gray pages
 LATENT_STD = 0.53  # the latents' spread (stages.latent_targets): the pack's scaling_factor is its inverse
 # "sample" rather than epsilon or v: a network that says x0 is right at every timestep as soon as it is right at one,
 # and in an hour on two cores that decided (benchmarks/LOG.md). v is there for longer trainings.
@@ -87,6 +87,7 @@ STAGES: dict[str, TrainOptions] = {
     "clip": TrainOptions("clip", steps=1500, batch=64, learning_rate=1e-3),
     "unet": TrainOptions("unet", steps=20000, batch=8, learning_rate=1e-3),
     "gsrp": TrainOptions("gsrp", steps=1500, batch=8, learning_rate=1e-3),
+    "parts": TrainOptions("parts", steps=6000, batch=1, learning_rate=1e-3),
     "descreen": TrainOptions("descreen", steps=3000, batch=16, learning_rate=1.5e-3),
 }
 

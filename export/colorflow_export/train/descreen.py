@@ -17,18 +17,19 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from colorflow_export.train.beside import export_beside
 from colorflow_export.train.config import TrainOptions
 from colorflow_export.train.loop import Trainer, device
 from colorflow_rt.comics import TRAINING_SEED, Page, chapter_seed, make_chapter
-from colorflow_rt.files import atomic_path
 
 U8 = NDArray[np.uint8]
 FIRST = 1_000_000  # chapters from here on, which the other trainings never see
 SIZES = ((512, 768), (768, 512), (640, 960), (384, 576))
 INK = 2.0  # how much more it costs to lose a line
+SQUARED = 5.0  # weight of the squared error beside the absolute one
 CROP, CROPS = 96, 32  # side in pixels; of each drawn page
 UNITS = (2.5, 16.0)  # range of the dots' unit in pixels, all octaves alike; pitches are 0.8 to 1.6 of it
-WIDTHS = (16, 32, 64)
+WIDTHS = (32, 48, 64)
 INKED = 0.4  # share of crops that get hatching or small print, which must stay
 ROUGH = 0.3  # share of crops that have been through a JPEG file or a resize
 
@@ -142,32 +143,17 @@ def train_descreen(work: Path, options: TrainOptions, minutes: float | None) -> 
 
     def loss(step: int) -> Tensor:
         toned, gray = (image.to(device())[:, None].float() / 255 for image in next(batches))
-        output = net(toned)
+        with torch.autocast(toned.device.type, torch.bfloat16):
+            output = net(toned)
         lines = F.l1_loss(output.diff(dim=3), gray.diff(dim=3)) + F.l1_loss(output.diff(dim=2), gray.diff(dim=2))
         weight = 1 + INK * (gray < 0.25)
-        error: Tensor = weight * (output - gray).abs()
-        return error.mean() + lines
+        error = output - gray
+        total: Tensor = (weight * error.abs()).mean() + lines + SQUARED * error.square().mean()
+        return total
 
     trainer.run(loss, minutes=minutes)
 
 
 def export_descreen(work: Path, out: Path) -> None:
-    """Write the trained network's averaged weights as one ONNX file, any page size, to `out`."""
-    from colorflow_export.to_onnx import quiet
-    from colorflow_export.train.stages import load_ema
-
-    net = Descreener()
-    load_ema(net, work, "descreen")
-    axes = {2: torch.export.Dim("H", min=1, max=4096) * 8, 3: torch.export.Dim("W", min=1, max=4096) * 8}
-    with atomic_path(out) as temporary, quiet():
-        torch.onnx.export(
-            net,
-            (torch.zeros(1, 1, 64, 96),),
-            temporary,
-            input_names=["page"],
-            output_names=["gray"],
-            dynamic_shapes={"page": axes},
-            opset_version=20,
-            external_data=False,
-            verbose=False,
-        )
+    """Write the trained network as the runtime reads it, for pages of any size."""
+    export_beside(Descreener(), work, "descreen", out, ("page", "gray"), multiple=8)
