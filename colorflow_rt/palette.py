@@ -176,7 +176,7 @@ class _Spots:
 
 
 class _Fills:
-    """The fills of a page that is lines alone. number i32[H,W]: of each pixel's; features f32[S,F]; paper f32[S]."""
+    """The fills of a page that is lines alone. number i32[H,W]: of each pixel's; features f32[S,F]; paper f32[S], likely."""
 
     def __init__(self, levels: Bytes) -> None:
         layer = line_layer(levels)
@@ -186,7 +186,7 @@ class _Fills:
         row, places = self.number.ravel()[clear], parts.places(layer.shape).ravel()[clear]
         count = np.bincount(row, minlength=int(self.number.max()) + 1)
         self.features = _mean_features(row, places, parts, len(count))
-        self.paper = _means(row, parts.paper.ravel()[places], count)
+        self.paper = 1 / (1 + np.exp(-_means(row, parts.paper.ravel()[places], count)))
 
 
 class _Known:

@@ -30,7 +30,7 @@ class Parts:
     """Of places every four pixels of a drawing as the network sees it.
 
     features f32[h,w,32]: the product of two places' is the logarithm of how likely they are one part, up to a constant.
-    paper f32[h,w]: how likely it is that a place belongs to no part: gutters, speech.
+    paper f32[h,w]: the log odds that a place belongs to no part: gutters, speech.
     """
 
     features: Floats
@@ -54,8 +54,7 @@ def parts_of(levels: Bytes, *, lines: bool) -> Parts:
     if lines:
         seen = line_layer(seen, INK)
     found = _engine()({"drawing": seen[np.newaxis, np.newaxis] / np.float32(255)})["parts"][0]
-    paper = 1 / (1 + np.exp(-found[FEATURES]))
-    return Parts(np.ascontiguousarray(found[:FEATURES].transpose(1, 2, 0)), paper)
+    return Parts(np.ascontiguousarray(found[:FEATURES].transpose(1, 2, 0)), found[FEATURES])
 
 
 @cache
