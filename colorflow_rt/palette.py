@@ -176,7 +176,7 @@ class _Spots:
 
 
 class _Fills:
-    """The fills of a page that is lines alone. number i32[H,W]: of each pixel's; features f32[S,F]; paper f32[S], likely."""
+    """Fills of a page of lines. number i32[H,W]: of each pixel's; features f32[S,F]; paper f32[S]: how likely it is."""
 
     def __init__(self, levels: Bytes) -> None:
         layer = line_layer(levels)
