@@ -1,6 +1,6 @@
 #!/bin/sh
 # A chunk of training on the device at hand, then the averaged weights in files under 16 MB.
-#   benchmarks/gpu_train.sh STAGE OUT [options of colorflow-export train STAGE]     STAGE: vae clip unet gsrp
+#   benchmarks/gpu_train.sh STAGE OUT [options of colorflow-export train STAGE]     STAGE: vae clip unet gsrp parts descreen
 # It resumes from WORK's checkpoint; on a fresh machine from OUT's files of an earlier chunk, if there are any.
 # WORK (default /tmp/colorflow-train): data pool and checkpoints. CHAPTERS (default 100): size of the pool, drawn first.
 # MINUTES (default 7, of which drawing the pool is not part). PYTHON: the interpreter (default python3).
